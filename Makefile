@@ -1,0 +1,58 @@
+# Every command sets up .venv by itself, once; it is made anew where the lock file has changed.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+help: ## Show the commands.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.venv/base: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("pgretrieve needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv …"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@
+
+.venv/test: requirements-test.lock .venv/base
+	@echo "Setting up .venv for tests …"
+	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+demo: .venv/base ## Set everything up, walk through the workflow on real data, and serve on (ONCE=1: end instead).
+	@PGRETRIEVE_DATA_DIR=$${PGRETRIEVE_DATA_DIR:-.pgretrieve} $(BIN)/pgretrieve demo
+
+serve: .venv/base ## Serve the API on an embedded PostgreSQL in .pgretrieve, or on DATABASE_URL.
+	@PGRETRIEVE_DATA_DIR=$${PGRETRIEVE_DATA_DIR:-.pgretrieve} $(BIN)/pgretrieve serve
+
+test: .venv/test ## Run the tests on an embedded PostgreSQL, or on DATABASE_URL.
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-pg16: .venv/test ## Run the tests of the database on PostgreSQL 16, the oldest that is supported.
+	@PGRETRIEVE_TEST_SERVER=pg16 $(BIN)/python -m pytest tests/db tests/golden tests/faults $(ARGS)
+
+format: .venv/test ## Format the code.
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+check: .venv/test ## Everything that CI checks: format, lint, types, import layers, then the tests.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+bench: .venv/test ## Measure, beside a hand-written baseline in the same run.
+	@$(BIN)/python -m bench
+
+campaign: .venv/test ## Long fault and load runs, not part of CI.
+	@$(BIN)/python -m pytest -m campaign --timeout 3600 $(ARGS)
+
+lock: .venv/test ## Write the lock files anew from pyproject.toml.
+	@$(PIP) install uv
+	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 --extra test pyproject.toml -o requirements-test.lock
+	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --python-version 3.11 --extra clip pyproject.toml -o requirements-clip.lock
+
+.PHONY: help demo serve test test-pg16 format check bench campaign lock

@@ -1,0 +1,107 @@
+"""Every setting, read once from the environment and passed on; nothing imports an instance.
+
+Names are `PGRETRIEVE_` plus the field in capitals, but for the three that have a name of their own.
+`docs/settings.md` is generated from the descriptions below, and a test proves that it is current.
+"""
+
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a deployment can choose. Times are in the unit that the name ends with."""
+
+    model_config = SettingsConfigDict(env_prefix="PGRETRIEVE_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # Where things are
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL to use (16 or newer, pgvector 0.8.4 or newer), as `postgresql://…`. "
+        "Without it an embedded server is started in the data directory.",
+    )
+    direct_database_url: SecretStr | None = Field(
+        None,
+        validation_alias="DIRECT_DATABASE_URL",
+        description="The same database without a pooler between, for the worker and for migrations. "
+        "Default: `DATABASE_URL`.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("pgretrieve"),
+        description="Where the embedded server keeps its data, and the first start its root key.",
+    )
+    host: str = Field("127.0.0.1", description="Address that `serve` listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `serve` listens on; 0 picks a free one.")
+    root_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="API key with every right, 16 characters or more. Without it `serve` makes one at its "
+        "first start and keeps it in `root.key` (mode 600) in the data directory.",
+    )
+    worker: bool = Field(True, description="Whether `serve` runs the worker for background jobs.")
+
+    # The database
+    pool_size: int = Field(10, ge=1, le=500, description="Connections that the service holds at most.")
+    pool_timeout_s: float = Field(5.0, gt=0, description="How long a request waits for a connection (503 after it).")
+    prepare_statements: bool = Field(
+        True, description="Set to false behind a pooler that cannot hold prepared statements."
+    )
+    statement_timeout_ms: int = Field(20_000, ge=100, description="Longest run of one statement of a request.")
+    lock_timeout_ms: int = Field(
+        1_000, ge=10, description="How long promotion and other DDL wait for a lock before they back off."
+    )
+    lock_attempts: int = Field(
+        5, ge=1, le=20, description="How often DDL is tried, with jitter, before it answers 409."
+    )
+
+    # Limits of a request
+    max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes (413 above it).")
+    max_documents: int = Field(1_000, ge=1, description="Documents in one upsert.")
+    max_document_bytes: int = Field(2**20, ge=1024, description="Largest payload plus metadata of one document.")
+    max_dimension: int = Field(
+        16_000, ge=1, le=16_000, description="Largest dimension; pgvector's own limit is 16,000."
+    )
+    max_vector_configs: int = Field(64, ge=1, le=500, description="Vector configs in one namespace.")
+    max_stages: int = Field(20, ge=1, description="Stages in one retriever.")
+    max_searches: int = Field(10, ge=1, description="Searches in one `feature_search` stage.")
+    max_top_k: int = Field(5_000, ge=1, description="Largest `top_k` and `final_top_k`.")
+    max_filter_depth: int = Field(8, ge=1, le=50, description="How deep filters may nest.")
+    max_filter_conditions: int = Field(200, ge=1, description="Conditions in one filter.")
+    max_page_size: int = Field(1_000, ge=1, description="Largest `limit` of a list.")
+    max_input_bytes: int = Field(2**20, ge=1024, description="Largest `inputs` of one execution.")
+
+    # Vector indexes
+    hnsw_m: int = Field(16, ge=2, le=100, description="HNSW: links of an element in each layer.")
+    hnsw_ef_construction: int = Field(64, ge=4, le=1000, description="HNSW: candidate list while building.")
+    hnsw_ef_search: int = Field(100, ge=1, le=1000, description="HNSW: candidate list while searching, at least.")
+    index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
+    index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
+
+    # Inference
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias="OPENAI_API_KEY", description="Key for the `openai_*` services."
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias="OPENAI_BASE_URL",
+        description="Another endpoint that speaks OpenAI's protocol.",
+    )
+    clip_checkpoint: Path | None = Field(
+        None, description="An open_clip ViT-B-32 checkpoint (`.pt` or `.safetensors`) for `clip_vit_b32`."
+    )
+    inference_timeout_s: float = Field(15.0, gt=0, description="Longest call to an inference service.")
+    inference_retries: int = Field(2, ge=0, le=10, description="Retries of a call that failed for a passing reason.")
+    inference_batch: int = Field(64, ge=1, le=2048, description="Inputs in one call to a service.")
+    inference_threads: int = Field(2, ge=1, le=256, description="Threads of the local models.")
+    max_text_chars: int = Field(100_000, ge=1, description="Longest text that is embedded, in characters.")
+
+    # Operation
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
+    key_cache_s: float = Field(
+        5.0,
+        ge=0,
+        description="How long a process trusts an API key it has checked; revoking takes that long.",
+    )
