@@ -1,0 +1,102 @@
+"""The DDL of a namespace: its schema, its table of documents, vector columns and their indexes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex, DropSchema
+
+from app.retrieval.catalog import VectorConfig
+from app.retrieval.vectors import index_expression, index_operator_class, vector_type
+from app.settings import Settings
+
+
+def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
+    """The table of a namespace's documents, as it is created."""
+    text, time, now = sa.Text(), sa.TIMESTAMP(timezone=True), sa.func.now()
+    return sa.Table(
+        "documents",
+        sa.MetaData(),
+        sa.Column("document_id", text, primary_key=True, comment="Unique in the namespace; its owner's choice."),
+        sa.Column("collection_id", text, nullable=False, comment="_direct_upsert for documents upserted directly."),
+        sa.Column("payload", JSONB, nullable=False, comment="The document, as it was sent."),
+        sa.Column("metadata", JSONB, nullable=False, comment="The service's side of it: _internal.metadata."),
+        sa.Column("created_at", time, nullable=False, server_default=now, comment="When it first came."),
+        sa.Column("updated_at", time, nullable=False, server_default=now, comment="When it last came."),
+        *(vector_column(config) for config in configs),
+        # Serves lists of one collection, in their order.
+        sa.Index("documents_collection", "collection_id", "document_id"),
+        schema=schema,
+        comment="The documents of this namespace, one row each, and one nullable column per vector config.",
+    )
+
+
+def vector_column(config: VectorConfig) -> sa.Column[Any]:
+    return sa.Column(
+        config.column,
+        vector_type(config),
+        nullable=True,
+        comment=f"Vector config {config.name!r}, {config.metric}.",
+    )
+
+
+def vector_index(schema: str, config: VectorConfig, settings: Settings) -> sa.Index | None:
+    """The index of a vector config; None where search is exact."""
+    if config.index_method == "exact":
+        return None
+    table = documents_table(schema, [config])
+    return sa.Index(
+        config.index_name,
+        index_expression(config, table.c[config.column]).label("vector"),
+        _table=table,
+        postgresql_using="hnsw",
+        postgresql_ops={"vector": index_operator_class(config)},
+        postgresql_with={"m": settings.hnsw_m, "ef_construction": settings.hnsw_ef_construction},
+    )
+
+
+async def create_namespace(
+    conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig], settings: Settings
+) -> None:
+    """Create schema, table and indexes; the table is empty, so that building in the transaction costs nothing."""
+    await conn.execute(CreateSchema(schema))
+    await conn.run_sync(documents_table(schema, configs).metadata.create_all, checkfirst=False)
+    for config in configs:
+        await create_index(conn, schema, config, settings)
+
+
+async def create_index(conn: AsyncConnection, schema: str, config: VectorConfig, settings: Settings) -> None:
+    """Create the index in this transaction: for tables that hold no such vectors yet."""
+    if (index := vector_index(schema, config, settings)) is not None:
+        await conn.execute(CreateIndex(index))
+
+
+async def create_index_concurrently(
+    conn: AsyncConnection, schema: str, config: VectorConfig, settings: Settings
+) -> None:
+    """Build the index beside readers and writers, on a connection in autocommit; a left-over is dropped first."""
+    index = vector_index(schema, config, settings)
+    if index is None:
+        return
+    index.dialect_options["postgresql"]["concurrently"] = True
+    await conn.execute(DropIndex(index, if_exists=True))
+    await conn.execute(CreateIndex(index))
+
+
+async def add_vector_columns(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:
+    """Add nullable columns: a change of the catalog only, whatever the number of rows."""
+
+    def add(sync: sa.Connection) -> None:
+        operations = Operations(MigrationContext.configure(sync))
+        for config in configs:
+            operations.add_column("documents", vector_column(config), schema=schema)
+
+    await conn.run_sync(add)
+
+
+async def drop_namespace(conn: AsyncConnection, schema: str) -> None:
+    await conn.execute(DropSchema(schema, cascade=True))

@@ -1,0 +1,72 @@
+"""The one pool of connections, and the transaction that every request runs in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.db.statements import statement
+from app.errors import Unavailable
+from app.settings import Settings
+
+
+def create_engine(url: str, settings: Settings, *, application_name: str = "pgretrieve") -> AsyncEngine:
+    """The pool. Vectors travel in binary: pgvector's adapters are registered on each new connection."""
+    engine = create_async_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout_s,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "prepare_threshold": 3 if settings.prepare_statements else None,
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def register(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.run_async(register_vector_async)
+
+    return engine
+
+
+@asynccontextmanager
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection from the pool; `Unavailable` when none is free in time or the server cannot be reached."""
+    opened = engine.connect()
+    try:
+        await opened.start()
+    except PoolTimeout:
+        raise Unavailable("Every database connection is busy; try again.", code="pool_exhausted") from None
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def transaction(
+    engine: AsyncEngine, settings: Settings, *, lock_timeout_ms: int | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """A transaction with the time limits of the settings, committed at the end: the edge's, and only the edge's."""
+    async with connection(engine) as conn, conn.begin():
+        limits = {
+            "statement": settings.statement_timeout_ms,
+            "lock": lock_timeout_ms or settings.lock_timeout_ms,
+        }
+        await conn.execute(statement("set_time_limits"), {name: f"{ms}ms" for name, ms in limits.items()})
+        yield conn
+
+
+async def raw(conn: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    """The driver's own connection, for what SQLAlchemy does not do: pipelines, and jobs deferred on it."""
+    fairy = await conn.get_raw_connection()
+    driver = fairy.driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    return driver

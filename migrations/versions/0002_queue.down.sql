@@ -1,0 +1,1 @@
+DROP SCHEMA pgretrieve_queue CASCADE;

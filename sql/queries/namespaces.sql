@@ -1,0 +1,109 @@
+-- lock_namespace --
+-- Takes the namespace's row for a change of configs, mappings or mode; others wait, to the lock_timeout.
+SELECT n.namespace_id FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
+WHERE i.identifier = :identifier FOR UPDATE OF n;
+
+-- share_namespace --
+-- Keeps configs, mappings and mode as they are until the transaction ends; writers of documents do not disturb each other.
+SELECT n.namespace_id FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
+WHERE i.identifier = :identifier FOR KEY SHARE OF n;
+
+-- load_catalog --
+-- Everything that compiling needs to know of a namespace, found by id or name.
+SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.version, n.dynamic_vector_indexes,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object(
+            'name', c.name, 'column', c.column_name, 'dimension', c.dimension, 'metric', c.metric,
+            'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state
+        ) ORDER BY c.position)
+        FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]') AS vector_configs,
+    coalesce((
+        SELECT jsonb_object_agg(m.name, m.inference_service ORDER BY c.position)
+        FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
+        WHERE m.namespace_id = n.namespace_id), '{}') AS inference_map
+FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
+WHERE i.identifier = :identifier;
+
+-- describe_namespaces --
+-- The facts that compiling does not need, for answers; the estimate is the statistics collector's.
+SELECT n.namespace_id, n.namespace_name, n.mode, n.version, n.dynamic_vector_indexes, n.description,
+    n.settings::text AS settings, n.created_at, n.updated_at,
+    greatest(coalesce(t.reltuples, 0), 0)::bigint AS estimated_documents,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('name', c.name, 'dimension', c.dimension, 'metric', c.metric)
+            ORDER BY c.position)
+        FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]')::text AS vector_configs,
+    coalesce((
+        SELECT jsonb_object_agg(m.name, m.inference_service)
+        FROM pgretrieve.vector_inference_map m WHERE m.namespace_id = n.namespace_id), '{}')::text AS inference_map
+FROM pgretrieve.namespaces n
+LEFT JOIN pg_catalog.pg_class t
+    ON t.relname = 'documents' AND t.relnamespace = (
+        SELECT s.oid FROM pg_catalog.pg_namespace s WHERE s.nspname = n.schema_name)
+WHERE (CAST(:namespace_id AS text) IS NULL OR n.namespace_id = :namespace_id)
+    AND (CAST(:after AS text) IS NULL OR n.namespace_id > :after)
+ORDER BY n.namespace_id
+LIMIT :limit;
+
+-- count_namespaces --
+SELECT count(*) FROM pgretrieve.namespaces;
+
+-- schema_exists --
+-- Whether a schema of this name is there already, ours or its user's.
+SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema);
+
+-- insert_namespace --
+INSERT INTO pgretrieve.namespaces (namespace_id, namespace_name, schema_name, mode, dynamic_vector_indexes, description, settings)
+VALUES (:namespace_id, :namespace_name, :schema, :mode, :dynamic, :description, CAST(:settings AS jsonb));
+
+-- insert_namespace_identifiers --
+-- Fails on an identifier that any namespace has as its id or its name.
+INSERT INTO pgretrieve.namespace_identifiers (identifier, namespace_id)
+SELECT DISTINCT identifier, :namespace_id FROM unnest(CAST(:identifiers AS text[])) AS identifier;
+
+-- insert_vector_configs --
+-- Rows from one JSON array, in its order, after those that are there.
+INSERT INTO pgretrieve.vector_configs
+    (namespace_id, name, position, column_name, dimension, metric, index_name, index_method, index_state)
+SELECT :namespace_id, c.name, :first + c.ordinality, c.column, c.dimension, c.metric, c.index_name, c.index_method, c.index_state
+FROM ROWS FROM (jsonb_to_recordset(CAST(:configs AS jsonb)) AS (
+    name text, "column" text, dimension integer, metric text, index_name text, index_method text, index_state text
+)) WITH ORDINALITY AS c;
+
+-- insert_mappings --
+INSERT INTO pgretrieve.vector_inference_map (namespace_id, name, inference_service, source_field)
+SELECT :namespace_id, m.name, m.inference_service, m.source_field
+FROM jsonb_to_recordset(CAST(:mappings AS jsonb)) AS m (name text, inference_service text, source_field text);
+
+-- set_mode --
+UPDATE pgretrieve.namespaces SET mode = :mode, version = version + 1, updated_at = now()
+WHERE namespace_id = :namespace_id RETURNING version;
+
+-- bump_namespace --
+UPDATE pgretrieve.namespaces SET version = version + 1, updated_at = now()
+WHERE namespace_id = :namespace_id RETURNING version;
+
+-- insert_promotion --
+INSERT INTO pgretrieve.promotions (namespace_id, promoted_by, request, before, after)
+VALUES (:namespace_id, :promoted_by, CAST(:request AS jsonb), CAST(:before AS jsonb), CAST(:after AS jsonb));
+
+-- set_build_limits --
+-- For the session of an index build, which cannot run in a transaction.
+SELECT set_config('maintenance_work_mem', :memory, false), set_config('statement_timeout', :timeout, false);
+
+-- finish_index --
+-- How a build ended, and a new version of the catalog with it, so that plans are compiled anew.
+WITH built AS (
+    UPDATE pgretrieve.vector_configs SET index_state = :state
+    WHERE namespace_id = :namespace_id AND name = :name RETURNING namespace_id)
+UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now() FROM built WHERE n.namespace_id = built.namespace_id;
+
+-- index_is_valid --
+-- Whether a concurrent build really finished: it leaves an invalid index behind when it fails.
+SELECT coalesce((
+    SELECT i.indisvalid FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+    WHERE s.nspname = :schema AND c.relname = :index_name), false);
+
+-- delete_namespace --
+DELETE FROM pgretrieve.namespaces WHERE namespace_id = :namespace_id;

@@ -1,0 +1,109 @@
+"""Fixtures that every test may use: first the databases; those of the API follow."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import service
+from app.db.engine import create_engine
+from app.settings import Settings
+from tests import servers
+from tests.http import ROOT_KEY, Api
+from tests.openai_server import OpenAIServer
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A running server, as the URL of its maintenance database."""
+    with servers.test_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_db(server_url: str) -> Iterator[str]:
+    """The name of a migrated, empty database, from which the others are cloned."""
+    from app.db.migrate import upgrade
+
+    with _database(server_url) as url:
+        upgrade(url)
+        yield servers.database_of(url)
+
+
+@pytest.fixture(scope="session")
+def conninfo(server_url: str, template_db: str) -> Iterator[str]:
+    """The database that tests share: each makes its own namespaces in it."""
+    with _database(server_url, template_db) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_database(server_url: str, template_db: str) -> Iterator[Callable[[], str]]:
+    """A function that makes another migrated database and answers its URL; dropped after the test."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_database(server_url, template_db))
+
+
+@contextmanager
+def _database(server_url: str, template: str = "template1") -> Iterator[str]:
+    name = f"pgretrieve_test_{uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield servers.with_database(server_url, name)
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+# Fixtures of the API
+
+
+@pytest.fixture(scope="session")
+def openai() -> Iterator[OpenAIServer]:
+    """A local endpoint that speaks OpenAI's protocol."""
+    with OpenAIServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def settings(openai: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The defaults, but for the endpoint of OpenAI and a port of its own; the worker is run by tests that need it."""
+    return Settings(
+        data_dir=tmp_path_factory.mktemp("data"),
+        port=0,
+        worker=False,
+        openai_api_key=SecretStr(openai.key),
+        openai_base_url=openai.base_url,
+        lock_timeout_ms=300,
+        lock_attempts=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def base_url(conninfo: str, settings: Settings) -> Iterator[str]:
+    """A service over real HTTP, on the shared database, with the real local model."""
+    with service.in_background(settings, conninfo, ROOT_KEY) as url:
+        yield url
+
+
+@pytest.fixture
+def api(base_url: str) -> Iterator[Api]:
+    """A client of that service, with a namespace id that is this test's own."""
+    with httpx.Client(base_url=f"{base_url}/v1", timeout=30) as http:
+        yield Api(http, f"test_{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def engine(conninfo: str, settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """A pool on the shared database, for tests below HTTP."""
+    made = create_engine(conninfo, settings)
+    yield made
+    await made.dispose()
