@@ -1,0 +1,83 @@
+"""What compiling produces: one statement's text, where each of its values comes from, and what must be embedded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.types import TypeEngine
+
+
+def keep(value: Any) -> Any:
+    """The converter of values that the driver takes as they are."""
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A value of the statement: a literal, or a structure holding `Template`s that are filled for each request.
+
+    `convert` turns the filled value into what the driver takes; it raises `ValueError` with a message for the
+    caller when the value cannot serve.
+    """
+
+    name: str
+    value: Any
+    convert: Callable[[Any], Any] = keep
+
+
+@dataclass(slots=True)
+class Binds:
+    """Collects the values of a statement under readable names: `s1_filter`, `s1_filter_2`, …"""
+
+    found: dict[str, Bind] = field(default_factory=dict)
+
+    def add(self, hint: str, type_: TypeEngine[Any], value: Any, convert: Callable[[Any], Any] = keep) -> sa.Cast[Any]:
+        """A typed parameter: `CAST(:name AS type)`, so that the driver may send text or binary alike."""
+        name, n = hint, 2
+        while name in self.found:
+            name, n = f"{hint}_{n}", n + 1
+        self.found[name] = Bind(name, value, convert)
+        return sa.cast(sa.bindparam(name), type_)
+
+
+Inputs = Mapping[str, Any]
+
+
+_DIALECT = psycopg.dialect()  # type: ignore[no-untyped-call]
+
+
+def render(statement: sa.ClauseElement) -> str:
+    """The statement's text with `%(name)s` parameters, as the driver takes it.
+
+    The driver is handed values as they are, so that vectors travel in binary; SQLAlchemy's types would make text.
+    """
+    return str(statement.compile(dialect=_DIALECT))
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """A bind whose value is a text that this inference service turns into a vector before the statement runs."""
+
+    bind: str
+    service: str
+    task: Literal["query", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A retriever compiled against one version of a namespace: everything that a request needs but its values.
+
+    `text` has `%(name)s` parameters. Its rows are `(namespace_version, retriever_version, counts, rank, document_id,
+    score, collection_id, payload, metadata, created_at, updated_at, vectors…)`; there is always at least one row,
+    with a null `document_id` when nothing was found.
+    """
+
+    text: str
+    binds: tuple[Bind, ...]
+    embeds: tuple[Embed, ...]
+    settings: Mapping[str, str]
+    stages: tuple[str, ...]
+    vectors: tuple[str, ...]
+    relaxed: tuple[dict[str, Any], ...]

@@ -1,0 +1,172 @@
+"""Lowers filters to SQL: for the most part `jsonb_path_exists` with the path and its variable as parameters.
+
+A field stands for the values at its path, arrays opened (two deep, as jsonpath does): one that matches is enough.
+`a.0` is the key "0" of `a`, never an index. A missing field matches `ne`, `nin`, `is_null` and `eq` null.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, REGCONFIG
+from sqlalchemy.types import TypeEngine
+
+from app.retrieval.filters import And, Condition, Filter, Not, Or, check_value
+from app.retrieval.plan import Binds
+from app.retrieval.templates import is_templated
+
+_COMPARE = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_ENGLISH = sa.literal_column("'english'::regconfig", REGCONFIG)
+_STRINGS = sa.literal_column("""'["string"]'::jsonb""", JSONB)
+_NO_VARIABLE = sa.literal_column("'{}'::jsonb", JSONB)
+
+
+class FieldAccess(Protocol):
+    """Finds a field: a jsonb expression, which may be NULL, and the path that remains in it."""
+
+    def __call__(self, field: str) -> tuple[sa.ColumnElement[Any], tuple[str, ...]]: ...
+
+
+def predicate(filter_: Filter, target: FieldAccess, binds: Binds, hint: str) -> sa.ColumnElement[bool]:
+    """The filter as an expression that is true or false, never NULL; `hint` names its parameters."""
+    match filter_:
+        case And():
+            return sa.and_(*(predicate(item, target, binds, hint) for item in filter_.items))
+        case Or():
+            return sa.or_(*(predicate(item, target, binds, hint) for item in filter_.items))
+        case Not():
+            return sa.not_(predicate(filter_.item, target, binds, hint))
+        case Condition():
+            jsonb, path = target(filter_.field)
+            steps = "".join(f".{_quoted(key)}" for key in path)
+            return _Lowering(filter_, jsonb, f"${steps}", binds, hint).expression()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowering:
+    """One condition on its way to SQL."""
+
+    asked: Condition
+    jsonb: sa.ColumnElement[Any]
+    path: str
+    binds: Binds
+    hint: str
+
+    def expression(self) -> sa.ColumnElement[bool]:
+        match self.asked.operator, self.asked.value:
+            case "eq", None:
+                return self.is_null()
+            case "ne", None:
+                return sa.not_(self.is_null())
+            case "eq", dict() | list():
+                return self.equals_whole()
+            case "ne", dict() | list():
+                return sa.not_(self.equals_whole())
+            case "ne" | "nin", _:
+                return sa.not_(self.passes())
+            case "exists", _:
+                return self.flag(self.exists(self.constant(self.path)))
+            case "is_null", _:
+                return self.flag(self.is_null())
+            case "words", _:
+                return self.found_by("plainto_tsquery")
+            case "phrase", _:
+                return self.found_by("phraseto_tsquery")
+            case _:
+                return self.passes()
+
+    def passes(self) -> sa.ColumnElement[bool]:
+        """Whether one of the values passes the operator's test."""
+        path = self.bind("path", JSONPATH(), lambda value: f"{self.path} ? ({_test(self.asked, value)})")
+        if self.asked.operator in ("text", "ends_with", "regex"):  # like_regex takes no variable: it is in the path
+            return self.exists(path)
+        return self.exists(path, self.bind("value", JSONB(), lambda value: _json({"v": value})))
+
+    def is_null(self) -> sa.ColumnElement[bool]:
+        """Whether there is no value but null: a field that is missing and one that is null are the same to most."""
+        return sa.not_(self.exists(self.constant(f"{self.path} ? (@ != null)")))
+
+    def equals_whole(self) -> sa.ColumnElement[bool]:
+        """Equality with an array, or with an object, which an array may hold; jsonpath compares scalars only."""
+        path = self.constant(self.path if isinstance(self.asked.value, list) else f"{self.path}[*]")
+        found = sa.func.jsonb_path_query(self.jsonb, path, _NO_VARIABLE, sa.true()).column_valued("v")
+        return sa.select(sa.literal_column("1")).where(found == self.bind("value", JSONB(), _json)).exists()
+
+    def found_by(self, query: str) -> sa.ColumnElement[bool]:
+        """Full-text search, in English, over the strings among the values."""
+        path = self.constant(f'{self.path} ? (@.type() == "string")')
+        strings = sa.func.jsonb_path_query_array(self.jsonb, path, _NO_VARIABLE, sa.true())
+        words = getattr(sa.func, query)(_ENGLISH, self.bind("value", sa.Text(), str))
+        return _decided(sa.func.jsonb_to_tsvector(_ENGLISH, strings, _STRINGS).bool_op("@@")(words))
+
+    def flag(self, holds: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        """Whether this holds, or does not, as the value says."""
+        if is_templated(self.asked.value):
+            return holds == self.bind("value", sa.Boolean(), bool)
+        return holds if self.asked.value else sa.not_(holds)
+
+    def exists(
+        self, path: sa.ColumnElement[Any], variable: sa.ColumnElement[Any] = _NO_VARIABLE
+    ) -> sa.ColumnElement[bool]:
+        return _decided(sa.func.jsonb_path_exists(self.jsonb, path, variable, sa.true()))
+
+    def constant(self, path: str) -> sa.ColumnElement[Any]:
+        return self.binds.add(f"{self.hint}_path", JSONPATH(), path)
+
+    def bind(self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]) -> sa.ColumnElement[Any]:
+        """What `convert` makes of the value: now of a literal, at each request of a template."""
+        name, asked = f"{self.hint}_{what}", self.asked
+        if not is_templated(asked.value):
+            return self.binds.add(name, type_, convert(asked.value))
+
+        def filled(value: Any) -> Any:
+            check_value(asked.operator, value)
+            return convert(value)
+
+        return self.binds.add(name, type_, asked.value, filled)
+
+
+def _test(asked: Condition, value: Any) -> str:
+    """The jsonpath predicate on `@`; `$v` is the value."""
+    fold = "i" if asked.case_insensitive else ""
+    match asked.operator:
+        case "eq" | "ne" | "in" | "nin":
+            values = value if isinstance(value, list) and asked.operator in ("in", "nin") else [value]
+            if not all(isinstance(item, str | int | float) for item in values):
+                raise ValueError(f"`{asked.operator}` needs a text, a number or a boolean from an input")
+            texts = [re.escape(item) for item in values if isinstance(item, str) and fold]
+            pattern = f"^(?:{'|'.join(texts)})$"
+            return "@ == $v[*]" + (f" || {_like(pattern, fold)}" if texts else "")
+        case "contains":
+            return "@ == $v" + (f" || {_like(value, fold + 'q')}" if isinstance(value, str) else "")
+        case "starts_with":
+            return _like(f"^{re.escape(value)}", fold) if fold else "@ starts with $v"
+        case "ends_with":
+            return _like(f"{re.escape(value)}$", fold)
+        case "text":
+            return _like(value, "iq")
+        case "regex":
+            return _like(value, fold)
+        case operator:
+            return f"@ {_COMPARE[operator]} $v"
+
+
+def _like(pattern: str, flags: str) -> str:
+    return f"@ like_regex {_quoted(pattern)}" + (f' flag "{flags}"' if flags else "")
+
+
+def _quoted(text: str) -> str:
+    """A jsonpath string; those of JSON are all among them."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _decided(expression: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """True or false: NULL is false, so that NOT may be trusted."""
+    return sa.func.coalesce(expression, sa.false(), type_=sa.Boolean())

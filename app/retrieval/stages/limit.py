@@ -1,0 +1,33 @@
+"""Keeps a window of the rows."""
+
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType, whole_namespace
+
+
+class Limit(SqlStage, frozen=True, kw_only=True):
+    """Keep `limit` rows (1 to 10,000) after the first `offset`, in the order that they came in."""
+
+    stage_id: ClassVar[str] = "limit"
+    stage_type: ClassVar[StageType] = "reduce"
+    category: ClassVar[str] = "reduce"
+
+    limit: int = 10
+    offset: int = 0
+
+    def check(self, check: Check) -> None:
+        if not 1 <= self.limit <= 10_000:
+            check.add("out_of_range", f"limit is from 1 to 10,000, not {self.limit}.", "limit")
+        if not 0 <= self.offset <= 10_000:
+            check.add("out_of_range", f"offset is from 0 to 10,000, not {self.offset}.", "offset")
+
+    def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
+        if source is None:
+            everywhere = to.where_parsed(to.everywhere, to.catalog.documents, "request_filter")
+            source = whole_namespace(to, *everywhere).cte(f"{to.prefix}_documents")
+        rows = to.binds.add(f"{to.prefix}_limit", sa.BigInteger(), self.limit)
+        skipped = to.binds.add(f"{to.prefix}_offset", sa.BigInteger(), self.offset)
+        columns = (source.c.document_id, source.c.score, source.c.rank)
+        return sa.select(*columns).order_by(source.c.rank).limit(rows).offset(skipped)
