@@ -1,0 +1,59 @@
+"""What an inference service is. `registry.Inference` stands before each: callers embed through it alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["query", "document"]
+"""What a text is for; models that embed questions and answers differently need to know."""
+
+Vectors = NDArray[np.float32]
+"""Shape (n, dimension), one row a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """The published facts of a service.
+
+    `modalities` is a subset of `("text", "image")`; `normalized` says whether every vector has length 1, so
+    that cosine similarity and inner product agree; `licence` is that of the weights; `max_batch` is the most
+    texts that the service wants in one call, where that is less than the setting `inference_batch`.
+    """
+
+    name: str
+    provider: str
+    model: str
+    dimension: int
+    modalities: tuple[str, ...]
+    normalized: bool
+    description: str
+    licence: str
+    max_batch: int = 2048
+
+
+class Service(Protocol):
+    """One model behind one name. Building it is cheap and does no I/O; the first call loads what it needs."""
+
+    info: ServiceInfo
+
+    def unavailable(self) -> str | None:
+        """None when the service can be used on this server, else a plain reason that says what to do.
+
+        Cheap: looks for packages, files and settings, and calls nobody.
+        """
+        ...
+
+    async def embed_texts(self, texts: Sequence[str], task: Task) -> Vectors:
+        """One vector for each text, in order: float32 of shape (n, dimension), n at least 1.
+
+        Raises `InferenceUnavailable` when the service is down or cannot be loaded, and `InvalidRequest`
+        (`inference_refused`) when the model refuses a text. Must not block the event loop.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back connections and threads. Called once; no call comes after it."""
+        ...
