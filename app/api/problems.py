@@ -1,0 +1,134 @@
+"""Every error as the one envelope: the table from domain errors to HTTP, and from the driver's errors to ours."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PgretrieveError,
+    Problem,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[PgretrieveError], tuple[int, str]] = {
+    InvalidRequest: (422, "ValidationError"),
+    Unauthorized: (401, "UnauthorizedError"),
+    Forbidden: (403, "ForbiddenError"),
+    NotFound: (404, "NotFoundError"),
+    Conflict: (409, "ConflictError"),
+    TooLarge: (413, "PayloadTooLargeError"),
+    Unavailable: (503, "ServiceUnavailableError"),
+}
+HTTP_TYPES = {
+    400: "BadRequestError",
+    401: "UnauthorizedError",
+    403: "ForbiddenError",
+    404: "NotFoundError",
+    405: "MethodNotAllowedError",
+    413: "PayloadTooLargeError",
+    429: "TooManyRequestsError",
+    500: "InternalServerError",
+}
+
+
+def envelope(status: int, kind: str, code: str, message: str, details: dict[str, Any] | None = None) -> Response[Any]:
+    """`{"success": false, "status", "error": {"message", "type", "code", "details"}}`."""
+    error = {"message": message, "type": kind, "code": code, "details": details or {}}
+    return Response({"success": False, "status": status, "error": error}, status_code=status)
+
+
+def from_domain(_request: Request[Any, Any, Any], error: PgretrieveError) -> Response[Any]:
+    status, kind = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    details = dict(error.details)
+    if isinstance(error, InvalidRequest):
+        details["validation_errors"] = [
+            {"type": problem.code, "location": list(problem.location), "message": problem.message}
+            for problem in error.problems
+        ]
+    if isinstance(error, Unavailable):
+        details.setdefault("retryable", False)
+    return envelope(status, kind, error.error_code, error.message, details)
+
+
+def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """The framework's own errors: no such route, a wrong method, a body that is too large, a bad parameter."""
+    status = error.status_code
+    kind = HTTP_TYPES.get(status, HTTPStatus(status).phrase.replace(" ", "") + "Error")
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    message = {
+        404: f"There is no {request.method} {request.url.path}.",
+        405: f"{request.url.path} does not take {request.method}.",
+        413: "The request body is larger than this server takes (PGRETRIEVE_MAX_BODY_BYTES).",
+    }.get(status, error.detail)
+    extra = error.extra if isinstance(error.extra, list) else []
+    problems = [
+        {
+            "type": "bad_parameter",
+            "location": [_source(item.get("source")), str(item.get("key", ""))],
+            "message": str(item.get("message", "")),
+        }
+        for item in extra
+        if isinstance(item, dict)
+    ]
+    response = envelope(status, kind, code, message, {"validation_errors": problems} if problems else None)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _source(given: Any) -> str:
+    return str(getattr(given, "value", given or "query"))
+
+
+def from_driver(error: psycopg.Error) -> PgretrieveError | None:
+    """What the database's error means to a caller; None for what should not happen."""
+    again: dict[str, Any] = {"retryable": True, "retry_after_seconds": 1}
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return Conflict("Another transaction holds the lock that this needs; try again.", code="locked", retryable=True)
+    if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+        return Unavailable("This request met another one and was rolled back; try again.", code="collision", **again)
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        message = "The statement took longer than PGRETRIEVE_STATEMENT_TIMEOUT_MS; narrow the request."
+        return Unavailable(message, code="statement_timeout", retryable=False)
+    if isinstance(error, psycopg.errors.InvalidRegularExpression):
+        return InvalidRequest(
+            [Problem(("body", "filters"), "bad_regex", f"Not a regular expression: {_first(error)}.")]
+        )
+    if isinstance(error, psycopg.errors.StatementTooComplex | psycopg.DataError):
+        return InvalidRequest([Problem(("body",), "bad_value", f"The database refuses a value: {_first(error)}.")])
+    if isinstance(error, psycopg.errors.OperationalError):
+        return Unavailable("The database does not answer; try again.", code="database_unavailable", **again)
+    return None
+
+
+def _first(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).splitlines()[0]
+
+
+def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    known = from_driver(cause) if isinstance(cause, psycopg.Error) else None
+    if known is not None:
+        return from_domain(request, known)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    message = "Something went wrong on our side; the server's log has the details."
+    return envelope(500, "InternalServerError", "internal_error", message)
+
+
+HANDLERS: dict[Any, Any] = {
+    PgretrieveError: from_domain,
+    HTTPException: from_http,
+    Exception: from_anything,
+}

@@ -1,0 +1,97 @@
+"""The pgretrieve command: serve, migrate, demo."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from app import __version__, service
+from app.db import migrate as migrations
+from app.demo import walkthrough
+from app.errors import PgretrieveError
+from app.settings import Settings
+from app.telemetry import configure_logging
+
+
+class PlainErrors(click.Group):
+    """What we expect to go wrong is one plain line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PgretrieveError as error:
+            raise click.ClickException(error.message) from error
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise click.ClickException("These settings are wrong:\n  " + "\n  ".join(lines)) from None
+
+
+@click.group(cls=PlainErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pgretrieve")
+def main() -> None:
+    """Multimodal retrieval inside your own Postgres, with pgvector."""
+
+
+def _settings(**chosen: Any) -> Settings:
+    settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
+    configure_logging(settings.log_level)
+    return settings
+
+
+data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="Data of the embedded server.")
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@data_dir_option
+@click.option("--worker/--no-worker", default=None, help="Run background jobs in this process too.")
+def serve(host: str | None, port: int | None, data_dir: Path | None, worker: bool | None) -> None:
+    """Serve the API until it is told to stop. Without DATABASE_URL on an embedded PostgreSQL."""
+    settings = _settings(host=host, port=port, data_dir=data_dir, worker=worker)
+    with service.database(settings) as url:
+        key = service.root_key(settings)
+        click.echo(f"pgretrieve {__version__} on http://{settings.host}:{settings.port} (API docs: /docs)")
+        click.echo(f"Root API key: {f'in {key.file}' if key.file else 'as set in PGRETRIEVE_ROOT_KEY'}")
+        if settings.database_url is None:
+            click.echo(f"Database: psql '{url}'")
+        server = service.server(settings, url, key.key)
+        server.run()
+        if not server.started:
+            raise click.ClickException("The service did not start; see the log above.")
+
+
+@main.command()
+@data_dir_option
+@click.option("--sql", is_flag=True, help="Print the statements instead of running them.")
+def migrate(data_dir: Path | None, sql: bool) -> None:
+    """Bring the database to the newest schema."""
+    settings = _settings(data_dir=data_dir)
+    if sql:
+        migrations.upgrade("", sql=True)
+        return
+    direct = settings.direct_database_url or settings.database_url
+    with service.database(settings) as url:
+        migrations.upgrade(direct.get_secret_value() if direct else url)
+    click.echo(f"The schema is at revision {migrations.head()}.")
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@data_dir_option
+@click.option("--once", is_flag=True, envvar="ONCE", help="End after the walk instead of serving on.")
+def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) -> None:
+    """Walk through the whole workflow on real data, over HTTP, and serve on."""
+    settings = _settings(host=host, port=port, data_dir=data_dir)
+    with service.database(settings) as url:
+        key = service.root_key(settings)
+        with service.in_background(settings, url, key.key) as base_url:
+            walkthrough.run(base_url, key.key)
+            if not once:
+                walkthrough.serve_on(base_url, key.file, url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Promotion: one transaction that turns a standalone namespace into a managed one, or changes nothing.
+
+Vectors and documents stay where they are. Deciding is pure and finds every problem at once; `validate` is that alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import ddl
+from app.db.statements import statement
+from app.domain.namespaces import (
+    NewVector,
+    as_config,
+    check_vectors,
+    insert_configs,
+    load_catalog,
+    lock_catalog,
+)
+from app.errors import Conflict, Problem, Problems
+from app.inference.base import ServiceInfo
+from app.jobs import queue
+from app.retrieval.catalog import Catalog, VectorConfig
+from app.settings import Settings
+
+BODY = ("body",)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """An existing vector index and the inference service that embeds for it."""
+
+    existing_index: str
+    inference_service: str
+    source_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What is asked for; both parts may be empty."""
+
+    vector_mappings: Sequence[Mapped] = ()
+    add_vectors: Sequence[NewVector] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What will be done, or every problem that forbids it."""
+
+    problems: Sequence[Problem]
+    new_configs: Sequence[VectorConfig]
+    mappings: Mapping[str, Mapped]
+
+    def configs(self, catalog: Catalog) -> list[VectorConfig]:
+        return [*catalog.vector_configs, *self.new_configs]
+
+    def inference_map(self) -> dict[str, str]:
+        return {name: mapped.inference_service for name, mapped in self.mappings.items()}
+
+
+def decide_promotion(
+    catalog: Catalog, wanted: Promotion, services: Mapping[str, ServiceInfo], settings: Settings
+) -> Decision:
+    """Check the request against the namespace and the services. Pure: the same inputs, the same decision."""
+    problems = Problems()
+    _check_mappings(catalog, wanted.vector_mappings, services, problems)
+    here = (*BODY, "add_vectors")
+    check_vectors(wanted.add_vectors, here, tuple(catalog.by_name), settings, problems)
+    for n, vector in enumerate(wanted.add_vectors):
+        if vector.inference_service is not None:
+            at = (*here, n, "inference_service")
+            _check_service(vector.inference_service, vector.name, vector.dimension, services, at, problems)
+    if problems:
+        return Decision(problems.found, (), {})
+    mappings = {mapped.existing_index: mapped for mapped in wanted.vector_mappings}
+    mappings |= {
+        v.name: Mapped(v.name, v.inference_service, v.source_field) for v in wanted.add_vectors if v.inference_service
+    }
+    return Decision((), tuple(as_config(vector, "building") for vector in wanted.add_vectors), mappings)
+
+
+def _check_mappings(
+    catalog: Catalog, mappings: Sequence[Mapped], services: Mapping[str, ServiceInfo], problems: Problems
+) -> None:
+    seen: set[str] = set()
+    for n, mapped in enumerate(mappings):
+        at = (*BODY, "vector_mappings", n)
+        config = catalog.by_name.get(mapped.existing_index)
+        if config is None:
+            available = ", ".join(repr(name) for name in catalog.by_name) or "none"
+            message = f"No vector index {mapped.existing_index!r} exists; available indexes: {available}."
+            problems.add((*at, "existing_index"), "unknown_index", message)
+        elif mapped.existing_index in seen:
+            message = f"The index {mapped.existing_index!r} is mapped more than once."
+            problems.add((*at, "existing_index"), "duplicate_mapping", message)
+        seen.add(mapped.existing_index)
+        dimension = config.dimension if config else None
+        service_at = (*at, "inference_service")
+        _check_service(mapped.inference_service, mapped.existing_index, dimension, services, service_at, problems)
+
+
+def _check_service(
+    name: str,
+    index: str,
+    dimension: int | None,
+    services: Mapping[str, ServiceInfo],
+    at: tuple[str | int, ...],
+    problems: Problems,
+) -> None:
+    service = services.get(name)
+    if service is None:
+        message = f"No inference service {name!r}; the services are {', '.join(sorted(services))}."
+        problems.add(at, "unknown_service", message)
+    elif dimension is not None and service.dimension != dimension:
+        message = f"The index {index!r} has {dimension} dimensions, the service {name!r} makes {service.dimension}."
+        problems.add(at, "dimension_mismatch", message)
+
+
+def refuse_mode(catalog: Catalog) -> None:
+    if catalog.mode != "standalone":
+        raise Conflict(
+            f"The namespace {catalog.namespace_id!r} is {catalog.mode} already; only standalone ones can be promoted.",
+            code="not_standalone",
+            mode=catalog.mode,
+        )
+
+
+async def promote(
+    conn: AsyncConnection,
+    identifier: str,
+    wanted: Promotion,
+    services: Mapping[str, ServiceInfo],
+    settings: Settings,
+    promoted_by: str,
+) -> Catalog:
+    """Promote within the caller's transaction: all of it is there when that commits, else none.
+
+    Raises `Conflict` (not standalone), `InvalidRequest` (every problem), `NotFound`, or the driver's
+    lock timeout, after which the caller may try again in a new transaction.
+    """
+    before = await lock_catalog(conn, identifier, exclusive=True)
+    refuse_mode(before)
+    decision = decide_promotion(before, wanted, services, settings)
+    Problems(list(decision.problems)).refuse()
+
+    namespace_id = before.namespace_id
+    if decision.new_configs:
+        await ddl.add_vector_columns(conn, before.schema, decision.new_configs)
+        await insert_configs(conn, namespace_id, len(before.vector_configs), decision.new_configs)
+    mappings = [
+        {"name": name, "inference_service": mapped.inference_service, "source_field": mapped.source_field}
+        for name, mapped in decision.mappings.items()
+    ]
+    await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": _json(mappings)})
+    await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
+    after = await load_catalog(conn, namespace_id)
+    audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": _json(asdict(wanted))}
+    audit |= {"before": _json(_state(before)), "after": _json(_state(after))}
+    await conn.execute(statement("insert_promotion"), audit)
+    for config in decision.new_configs:
+        if config.index_state == "building":
+            await queue.defer(conn, "build_index", {"namespace_id": namespace_id, "name": config.name})
+    return after
+
+
+def _state(catalog: Catalog) -> dict[str, Any]:
+    return {
+        "mode": catalog.mode,
+        "version": catalog.version,
+        "vector_configs": [asdict(config) for config in catalog.vector_configs],
+        "vector_inference_map": dict(catalog.inference_map),
+    }
+
+
+def suggestions(catalog: Catalog, services: Mapping[str, ServiceInfo]) -> list[dict[str, Any]]:
+    """For each index the services of its dimension. A matching dimension is a weak sign: low confidence, said so."""
+    return [
+        {
+            "existing_index": config.name,
+            "dimension": config.dimension,
+            "candidates": [
+                {"inference_service": info.name, "confidence": "low"}
+                for info in services.values()
+                if info.dimension == config.dimension
+            ],
+        }
+        for config in catalog.vector_configs
+    ]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:
+    """Vector configs as answers show them."""
+    return [{"name": config.name, "dimension": config.dimension, "metric": config.metric} for config in configs]

@@ -1,0 +1,151 @@
+"""Retrievers: stored pipelines, checked when they are stored; each change is a new version."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.statements import statement
+from app.domain.namespaces import lock_catalog
+from app.domain.runtime import Prepared
+from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
+from app.retrieval.catalog import Catalog
+from app.retrieval.compiler import Pipeline, check_pipeline, parse_pipeline
+from app.retrieval.inputs import check_schema
+from app.retrieval.stages.base import Limits
+
+# What of a definition a PATCH may change, and what it may hold at all.
+DEFINITION = (
+    "description",
+    "stages",
+    "input_schema",
+    "collection_identifiers",
+    "tags",
+    "metadata",
+    "display_config",
+    "budget_limits",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retriever:
+    """A stored retriever at one version; `definition` holds the fields of `DEFINITION` as they were sent."""
+
+    retriever_id: str
+    retriever_name: str
+    namespace_id: str
+    version: int
+    definition: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+def check_definition(definition: Mapping[str, Any], catalog: Catalog, limits: Limits) -> Pipeline:
+    """Parse and check a definition in its namespace; `InvalidRequest` holds every problem."""
+    problems = Problems()
+    pipeline = parse_pipeline(definition.get("stages"), limits, problems)
+    schema = definition.get("input_schema") or {}
+    check_schema(schema, pipeline.input_names, problems, ("body", "input_schema"))
+    if not problems:  # positions of stages that did not parse would be wrong
+        check_pipeline(pipeline, catalog, limits, problems)
+    problems.refuse()
+    return pipeline
+
+
+async def put(
+    conn: AsyncConnection,
+    identifier: str,
+    name: str,
+    definition: dict[str, Any],
+    limits: Limits,
+    *,
+    only_new: bool = False,
+) -> Retriever:
+    """Store a retriever, or a new version of the one of that name; with `only_new` a taken name is a `Conflict`."""
+    _check_name(name)
+    catalog = await lock_catalog(conn, identifier, exclusive=False)
+    check_definition(definition, catalog, limits)
+    binds = {
+        "retriever_id": f"ret_{secrets.token_hex(12)}",
+        "namespace_id": catalog.namespace_id,
+        "retriever_name": name,
+        "definition": msgspec.json.encode(definition).decode(),
+        "only_new": only_new,
+    }
+    row = (await conn.execute(statement("put_retriever"), binds)).mappings().one_or_none()
+    if row is None:
+        raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists")
+    return _retriever(row)
+
+
+async def change(
+    conn: AsyncConnection, namespace: str, identifier: str, changes: Mapping[str, Any], limits: Limits
+) -> Retriever:
+    """Change the fields that are given; stages are replaced as a whole."""
+    catalog = await lock_catalog(conn, namespace, exclusive=False)
+    present = await find(conn, catalog.namespace_id, identifier)
+    definition = {**present.definition, **{k: v for k, v in changes.items() if k in DEFINITION}}
+    check_definition(definition, catalog, limits)
+    name = changes.get("retriever_name", present.retriever_name)
+    _check_name(name)
+    binds = {
+        "retriever_id": present.retriever_id,
+        "retriever_name": name,
+        "version": present.version,
+        "definition": msgspec.json.encode(definition).decode(),
+    }
+    try:
+        row = (await conn.execute(statement("change_retriever"), binds)).mappings().one_or_none()
+    except IntegrityError as error:
+        raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists") from error
+    if row is None:
+        raise Conflict(f"The retriever {identifier!r} was changed by another request; read it again.", code="changed")
+    return _retriever(row)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 255 or "\0" in name:
+        message = "A retriever_name has 1 to 255 characters."
+        raise InvalidRequest([Problem(("body", "retriever_name"), "bad_name", message)])
+
+
+async def find(conn: AsyncConnection, namespace_id: str, identifier: str) -> Retriever:
+    """By id or name; `NotFound` when there is none in this namespace."""
+    binds = {"namespace_id": namespace_id, "identifier": identifier}
+    row = (await conn.execute(statement("find_retriever"), binds)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("retriever", identifier)
+    return _retriever(row)
+
+
+async def find_all(
+    conn: AsyncConnection, namespace_id: str, *, after: str | None, limit: int
+) -> tuple[list[Retriever], int]:
+    """A page of retrievers in the order of their ids, and how many there are."""
+    binds = {"namespace_id": namespace_id, "after": after, "limit": limit}
+    rows = (await conn.execute(statement("list_retrievers"), binds)).mappings()
+    total = (await conn.execute(statement("count_retrievers"), {"namespace_id": namespace_id})).scalar_one()
+    return [_retriever(row) for row in rows], total
+
+
+async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> str:
+    found = await find(conn, namespace_id, identifier)
+    await conn.execute(statement("delete_retriever"), {"retriever_id": found.retriever_id})
+    return found.retriever_id
+
+
+def prepare(retriever: Retriever, catalog: Catalog, limits: Limits) -> Prepared:
+    """Check the retriever against the namespace as it is now, ready for compiling."""
+    pipeline = check_definition(retriever.definition, catalog, limits)
+    schema = retriever.definition.get("input_schema") or {}
+    identity = (retriever.retriever_id, retriever.retriever_name, retriever.version)
+    return Prepared(catalog, *identity, schema, pipeline)
+
+
+def _retriever(row: Mapping[Any, Any]) -> Retriever:
+    return Retriever(**{**row, "definition": msgspec.json.decode(row["definition"])})

@@ -1,0 +1,37 @@
+"""The worker: runs jobs until it is told to stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.jobs.queue import worker_app
+from app.jobs.tasks import register
+from app.settings import Settings
+
+
+async def drain(url: str, settings: Settings) -> None:
+    """Run the jobs that are due, and return when there are none left."""
+    app = worker_app(url)
+    register(app, url, settings)
+    async with app.open_async():
+        await app.run_worker_async(wait=False, install_signal_handlers=False, listen_notify=False)
+
+
+@asynccontextmanager
+async def running(url: str, settings: Settings) -> AsyncIterator[None]:
+    """A worker beside the service: wakes by LISTEN, polls as a fallback, ends its jobs within ten seconds."""
+    app = worker_app(url)
+    register(app, url, settings)
+    async with app.open_async():
+        options = app.run_worker_async(
+            install_signal_handlers=False,
+            concurrency=2,
+            shutdown_graceful_timeout=10,
+            delete_jobs="successful",
+        )
+        worker = asyncio.create_task(options, name="worker")
+        try:
+            yield
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
