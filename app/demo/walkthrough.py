@@ -1,0 +1,215 @@
+"""The demonstration: standalone → upsert → vector query → promote → text query, over HTTP, on Debian's applications."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.syntax import Syntax
+from rich.table import Table
+
+from app.demo.data import App, load_apps, load_queries
+from app.inference.registry import Inference
+from app.settings import Settings
+
+NAMESPACE = "demo_apps"
+INDEX = "summary"
+SERVICE = "minilm_l6_v2"
+BATCH = 250
+QUESTION = "edit the tags of my music files"
+
+console = Console(highlight=False)
+
+
+class Api:
+    """The little of HTTP that the walk needs: an error ends it, with the server's own message."""
+
+    def __init__(self, base_url: str, key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}", "X-Namespace": NAMESPACE}
+        self._http = httpx.Client(base_url=f"{base_url}/v1", headers=headers, timeout=60)
+
+    def __call__(self, method: str, path: str, body: Any = None, *, may_miss: bool = False) -> dict[str, Any]:
+        answer = self._http.request(method, path, json=body)
+        if answer.status_code == 404 and may_miss:
+            return {}
+        if answer.is_error:
+            raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def run(base_url: str, key: str) -> None:
+    """Run the whole walk and print what it did."""
+    api, apps = Api(base_url, key), load_apps()
+    started = time.perf_counter()
+    api("DELETE", f"/namespaces/{NAMESPACE}", may_miss=True)
+
+    _step(1, "A standalone namespace: a Postgres schema with one vector column")
+    configs = [{"name": INDEX, "dimension": 384, "metric": "cosine"}]
+    _show(api("POST", "/namespaces/standalone", {"namespace_id": NAMESPACE, "vector_configs": configs}))
+
+    _step(
+        2,
+        f"{len(apps):,} documents with vectors that we compute ourselves (all-MiniLM-L6-v2, on this machine)",
+    )
+    vectors = _embed_all(apps)
+    _upsert(api, apps, vectors)
+
+    _step(3, "A retriever whose query is a vector, with the filter category = Audio")
+    api(
+        "POST",
+        "/retrievers",
+        _retriever({"input_mode": "vector", "value": "{{INPUT.query_vector}}"}, "array"),
+    )
+    query_vector = _embed([QUESTION])[0]
+    console.print(f"   [dim]the vector of[/] “{QUESTION}”")
+    before = api("POST", "/retrievers/app_search/execute", {"inputs": {"query_vector": query_vector}})
+    _hits(before)
+
+    _step(
+        4,
+        f"Promotion: map the index to {SERVICE}, add an index for images; one transaction, no vector touched",
+    )
+    promotion = {
+        "vector_mappings": [{"existing_index": INDEX, "inference_service": SERVICE}],
+        "add_vectors": [{"name": "icon", "dimension": 512, "metric": "cosine", "inference_service": "clip_vit_b32"}],
+    }
+    _show(api("POST", f"/namespaces/{NAMESPACE}/promote", promotion))
+
+    _step(5, "The same retriever, flipped to text: the service embeds the words")
+    api("POST", "/retrievers", _retriever({"input_mode": "text", "value": "{{INPUT.q}}"}, "string"))
+    after = api("POST", "/retrievers/app_search/execute", {"inputs": {"q": QUESTION}, "explain": True})
+    _hits(after)
+    same = [(d["document_id"], d["score"]) for d in before["documents"]] == [
+        (d["document_id"], d["score"]) for d in after["documents"]
+    ]
+    console.print(f"   Same documents and scores as with the vector: [bold]{'yes' if same else 'no'}[/]")
+
+    _step(6, "Known-item search: queries with one right answer each")
+    _measure(api)
+
+    _step(7, "The SQL that ran for step 5")
+    console.print(Syntax(after["explain_plan"]["statement"], "sql", word_wrap=True, background_color="default"))
+    console.print(f"\nDone in {time.perf_counter() - started:.1f} s.")
+
+
+def serve_on(base_url: str, key_file: str | None, url: str) -> None:
+    """Tell how to go on, and wait for Ctrl-C."""
+    where = f"$(cat {key_file})" if key_file else "$PGRETRIEVE_ROOT_KEY"
+    console.print(f"\nServing on {base_url} until Ctrl-C. API docs: {base_url}/docs")
+    console.print("Ask something yourself:", style="bold")
+    command = (
+        f"curl -s {base_url}/v1/retrievers/app_search/execute -H 'X-Namespace: {NAMESPACE}' \\\n"
+        f'  -H "Authorization: Bearer {where}" -d \'{{"inputs": {{"q": "record my voice"}}, "limit": 3}}\''
+    )
+    console.print(command, soft_wrap=True, markup=False)
+    console.print(f"psql '{url}' -c 'TABLE {NAMESPACE}.documents LIMIT 3'", soft_wrap=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("Stopping.")
+
+
+def _retriever(query: dict[str, Any], input_type: str) -> dict[str, Any]:
+    """The mission's own shape: one search with a filter."""
+    name = query["value"].strip("{}").removeprefix("INPUT.")
+    search = {
+        "feature_uri": INDEX,
+        "query": query,
+        "top_k": 50,
+        "filters": {"must": [{"key": "category", "match": {"value": "Audio"}}]},
+    }
+    stage = {"stage_id": "feature_search", "parameters": {"searches": [search], "final_top_k": 5}}
+    return {
+        "retriever_name": "app_search",
+        "stages": [{"stage_name": "search", "stage_type": "filter", "config": stage}],
+        "input_schema": {name: {"type": input_type, "required": True}},
+    }
+
+
+def _embed_all(apps: Sequence[App]) -> list[list[float]]:
+    vectors: list[list[float]] = []
+    with _progress() as progress:
+        task = progress.add_task("   embedding", total=len(apps))
+        for start in range(0, len(apps), BATCH):
+            vectors += _embed([app.text for app in apps[start : start + BATCH]])
+            progress.update(task, completed=len(vectors))
+    return vectors
+
+
+_inference = Inference.from_settings(Settings())
+
+
+def _embed(texts: Sequence[str]) -> list[list[float]]:
+    """What a caller of a standalone namespace does for itself."""
+    found: list[list[float]] = asyncio.run(_inference.embed(SERVICE, texts, "document")).tolist()
+    return found
+
+
+def _upsert(api: Api, apps: Sequence[App], vectors: Sequence[list[float]]) -> None:
+    with _progress() as progress:
+        task = progress.add_task("   upserting", total=len(apps))
+        for start in range(0, len(apps), BATCH):
+            pairs = list(zip(apps, vectors, strict=True))[start : start + BATCH]
+            documents = [
+                {"document_id": app.id, "vectors": {INDEX: vector}, "payload": _payload(app)} for app, vector in pairs
+            ]
+            api("POST", f"/namespaces/{NAMESPACE}/documents/upsert", {"documents": documents})
+            progress.advance(task, len(documents))
+
+
+def _payload(app: App) -> dict[str, Any]:
+    return {
+        "name": app.name,
+        "summary": app.summary,
+        "description": app.description,
+        "category": app.category,
+        "categories": list(app.categories),
+        "keywords": list(app.keywords),
+        "package": app.package,
+        "installed_size_kb": app.installed_size_kb,
+    }
+
+
+def _measure(api: Api) -> None:
+    """recall@10 and MRR over the whole catalogue: no filter, the ten best."""
+    search = {"feature_uri": INDEX, "query": {"input_mode": "text", "value": "{{INPUT.q}}"}, "top_k": 10}
+    stage = {"stage_id": "feature_search", "parameters": {"searches": [search], "final_top_k": 10}}
+    body = {"retriever_name": "known_item", "stages": [{"stage_name": "search", "config": stage}]}
+    api("POST", "/retrievers", body)
+    ranks: dict[str, list[int | None]] = {"hand": [], "derived": []}
+    for query in load_queries():
+        answer = api("POST", "/retrievers/known_item/execute", {"inputs": {"q": query.query}})
+        ids = [document["document_id"] for document in answer["documents"]]
+        ranks[query.kind].append(ids.index(query.document_id) + 1 if query.document_id in ids else None)
+    table = Table("queries", "n", "recall@10", "MRR@10")
+    for kind, found in (*ranks.items(), ("all", [rank for some in ranks.values() for rank in some])):
+        recall = sum(rank is not None for rank in found) / len(found)
+        mrr = sum(1 / rank for rank in found if rank) / len(found)
+        table.add_row(kind, str(len(found)), f"{recall:.3f}", f"{mrr:.3f}")
+    console.print(table)
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
+
+
+def _step(number: int, title: str) -> None:
+    console.print(f"\n[bold]{number}. {title}[/]")
+
+
+def _show(answer: dict[str, Any]) -> None:
+    for name, value in answer.items():
+        if value not in (None, [], {}):
+            console.print(f"   {name}: {value}", markup=False)
+
+
+def _hits(answer: dict[str, Any]) -> None:
+    table = Table("score", "name", "summary", "category")
+    for document in answer["documents"]:
+        table.add_row(f"{document['score']:.4f}", document["name"], document["summary"], document["category"])
+    console.print(table)
