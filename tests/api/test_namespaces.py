@@ -34,7 +34,8 @@ def test_a_standalone_namespace_is_created_read_listed_and_deleted(api: Api, con
 
 
 def listed(api: Api) -> list[str]:
-    found, cursor = [], ""
+    found: list[str] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = api("GET", f"/namespaces?page_size=5{cursor and f'&cursor={cursor}'}")
         assert page["total_count"] >= len(page["results"])

@@ -25,15 +25,16 @@ def shop(api: Api) -> Api:
 
 
 def test_scores_are_of_the_metric(shop: Api) -> None:
+    angles = [n * math.pi / 18 for n in range(10)]
     for index, expected in {
-        "v": lambda n: math.cos(n * math.pi / 18),
-        "dot": lambda n: 2 * math.cos(n * math.pi / 18),
-        "far": lambda n: 1 / (1 + 2 * math.sin(n * math.pi / 36)),
+        "v": [math.cos(angle) for angle in angles],
+        "dot": [2 * math.cos(angle) for angle in angles],
+        "far": [1 / (1 + 2 * math.sin(angle / 2)) for angle in angles],
     }.items():
         shop.retriever("r", feature_search(search(index, [1, 0]), final_top_k=10))
         found = shop.execute("r")["documents"]
         assert [d["document_id"] for d in found] == [f"d{n}" for n in range(10)]
-        assert [d["score"] for d in found] == pytest.approx([expected(n) for n in range(10)], abs=1e-6)
+        assert [d["score"] for d in found] == pytest.approx(expected, abs=1e-6)
 
 
 def test_top_k_min_score_and_final_top_k(shop: Api) -> None:

@@ -1,0 +1,27 @@
+WITH s1_candidates_1 AS 
+(SELECT d.document_id AS document_id, d.bits <=> CAST(%(s1_query_1)s AS VECTOR(4100)) AS distance 
+FROM golden.documents AS d 
+WHERE d.bits IS NOT NULL ORDER BY CAST(binary_quantize(d.bits) AS BIT(4100)) <~> CAST(binary_quantize(CAST(%(s1_query_1)s AS VECTOR(4100))) AS BIT(4100)) 
+ LIMIT 8 * CAST(%(s1_top_k_1)s AS BIGINT)), 
+s1_search_1 AS 
+(SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
+FROM (SELECT s1_candidates_1.document_id AS document_id, s1_candidates_1.distance AS distance 
+FROM s1_candidates_1 ORDER BY s1_candidates_1.distance 
+ LIMIT CAST(%(s1_top_k_1)s AS BIGINT)) AS nearest_1), 
+s1_feature_search AS 
+(SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 
+FROM s1_search_1 ORDER BY rank 
+ LIMIT CAST(%(s1_final_top_k)s AS BIGINT)), 
+state AS 
+(SELECT (SELECT pgretrieve.namespaces.version 
+FROM pgretrieve.namespaces 
+WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
+FROM pgretrieve.retrievers 
+WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
+FROM s1_feature_search)] AS counts), 
+page AS 
+(SELECT s1_feature_search.document_id AS document_id, s1_feature_search.score AS score, s1_feature_search.rank AS rank 
+FROM s1_feature_search ORDER BY s1_feature_search.rank 
+ LIMIT CAST(%(page_limit)s AS BIGINT) OFFSET CAST(%(page_offset)s AS BIGINT))
+ SELECT state.namespace_version, state.retriever_version, state.counts, page.rank, page.document_id, page.score, d.collection_id, CAST(d.payload AS TEXT) AS payload, CAST(d.metadata AS TEXT) AS metadata, d.created_at, d.updated_at 
+FROM state LEFT OUTER JOIN (page JOIN golden.documents AS d ON d.document_id = page.document_id) ON true ORDER BY page.rank

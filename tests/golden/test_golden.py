@@ -1,0 +1,94 @@
+"""Example programs: each case's pipeline compiles to its .sql file, word for word, and that statement finds its documents.
+
+`UPDATE_GOLDEN=1 make test ARGS=tests/golden` writes the .sql files anew; read the diff before you commit it.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db.engine import create_engine, transaction
+from app.domain import documents, namespaces, promotion, retrievers
+from app.domain.documents import Document
+from app.domain.execution import Execution, run
+from app.domain.namespaces import NewVector
+from app.domain.promotion import Mapped, Promotion
+from app.domain.runtime import Runtime
+from app.inference.registry import Inference
+from app.retrieval.stages import REGISTRY
+from app.settings import Settings
+from app.telemetry import Timings
+from tests.fakes import FakeService, fake_vector
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*/*.json"))
+NAMESPACE = "golden"
+
+
+def wide(n: int, dimension: int) -> list[float]:
+    """The n-th of twelve directions that turn away from the first one step by step."""
+    vector = np.zeros(dimension)
+    vector[0], vector[1 + n] = 12 - n, n
+    return [float(x) for x in vector]
+
+
+def golden_documents() -> list[Document]:
+    """d00 to d11: d00 lies nearest to the first axis everywhere; prices fall, colours alternate, tags overlap."""
+    found = []
+    for n in range(12):
+        payload: dict[str, Any] = {"color": "red" if n % 2 == 0 else "blue", "price": 120 - 10 * n}
+        payload |= {"tags": ["all", f"t{n % 3}"], "name": f"Thing {n}", "maker": {"city": "Rome" if n < 6 else "Oslo"}}
+        if n == 11:
+            payload["price"] = None
+        vectors = {"v": wide(n, 16), "far": wide(n, 16), "half": wide(n, 2100), "bits": wide(n, 4100)}
+        vectors["text"] = fake_vector(f"text {n}", 8).tolist()
+        found.append(Document(f"d{n:02}", vectors, json.dumps(payload).encode()))
+    return found
+
+
+@pytest.fixture(scope="module")
+async def runtime(conninfo: str, settings: Settings) -> AsyncIterator[Runtime]:
+    """A managed namespace with every kind of index, and a fake service for its text."""
+    fake = Inference({"fake": FakeService("fake", 8)}, settings)
+    engine: AsyncEngine = create_engine(conninfo, settings)
+    made = Runtime(settings, engine, fake)
+    vectors = [NewVector("v", 16), NewVector("far", 16, "euclidean"), NewVector("half", 2100, "dot")]
+    vectors += [NewVector("bits", 4100), NewVector("text", 8)]
+    async with transaction(engine, settings) as conn:
+        catalog = await namespaces.create_standalone(conn, settings, namespace_id=NAMESPACE, vectors=vectors)
+        await documents.upsert(conn, catalog, golden_documents(), settings)
+        services = {info.name: info for info in fake.infos()}
+        mapping = Promotion([Mapped("text", "fake")])
+        await promotion.promote(conn, NAMESPACE, mapping, services, settings, "test")
+    yield made
+    async with transaction(engine, settings) as conn:
+        await namespaces.delete(conn, NAMESPACE)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+async def test_the_statement_is_the_expected_one_and_finds_the_expected_documents(path: Path, runtime: Runtime) -> None:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    definition = {"stages": case["stages"]}
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        await retrievers.put(conn, NAMESPACE, path.stem, definition, runtime.limits)
+    wanted = Execution(case.get("inputs", {}), case.get("filters"))
+    outcome = await run(runtime, NAMESPACE, path.stem, wanted, Timings())
+    expected = path.with_suffix(".sql")
+    if os.environ.get("UPDATE_GOLDEN"):
+        expected.write_text(f"{outcome.plan.text}\n", encoding="utf-8")
+    assert outcome.plan.text == expected.read_text(encoding="utf-8").rstrip("\n")
+    assert [document["document_id"] for document in outcome.documents] == case["documents"]
+
+
+def test_every_stage_has_golden_cases_and_a_docstring() -> None:
+    assert {path.parent.name for path in CASES} == set(REGISTRY)
+    for stage in REGISTRY.values():
+        assert stage.__doc__
+        assert len(stage.__doc__) > 80
+    assert {path.with_suffix(".sql") for path in CASES} == set((Path(__file__).parent / "cases").glob("*/*.sql"))

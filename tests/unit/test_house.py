@@ -1,0 +1,36 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULES = [path for folder in ("app", "migrations", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+LONGEST_MODULE = 400
+LONGEST_DOCSTRING = 120
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        if path.read_text(encoding="utf-8").strip()
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert silent == []
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    long = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_no_statement_is_put_together_from_text() -> None:
+    """SQL is composed with SQLAlchemy Core or stands in sql/; `text(f"…")` is how injection begins."""
+    found = []
+    for path in (ROOT / "app").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.JoinedStr):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in ("text", "execute", "exec_driver_sql", "literal_column"):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
