@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from app.demo import make_data
+from app.demo import debian, make_data
 from app.demo.data import APPS_FILE, App, Query, load_apps, load_queries
 
 
@@ -134,7 +134,7 @@ def test_keywords_are_unique_and_in_order() -> None:
 
 def test_stanzas() -> None:
     text = "Package: a\nDescription-en: short\n long\n .\n more\n\nPackage: b\n"
-    assert list(make_data.read_stanzas(text)) == [
+    assert list(debian.read_stanzas(text)) == [
         {"Package": "a", "Description-en": "short\n long\n .\n more"},
         {"Package": "b"},
     ]
