@@ -1,5 +1,8 @@
 """The pgretrieve command: serve, migrate, demo."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,28 @@ def main() -> None:
     """Multimodal retrieval inside your own Postgres, with pgvector."""
 
 
+class Stopped(BaseException):
+    """The process was told to end; not an error, so nothing that handles errors may catch it."""
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """SIGINT and SIGTERM unwind what was opened, in order, rather than end the process at once: so the embedded
+    server is stopped cleanly. (uvicorn finishes its requests first, and then raises the signal again.)"""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Stopped:
+        click.echo("Stopped.")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _settings(**chosen: Any) -> Settings:
     settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
     configure_logging(settings.log_level)
@@ -50,7 +75,8 @@ data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), he
 def serve(host: str | None, port: int | None, data_dir: Path | None, worker: bool | None) -> None:
     """Serve the API until it is told to stop. Without DATABASE_URL on an embedded PostgreSQL."""
     settings = _settings(host=host, port=port, data_dir=data_dir, worker=worker)
-    with service.database(settings) as url:
+    with until_stopped(), service.database(settings) as url:
+        migrations.check_current(url)
         key = service.root_key(settings)
         click.echo(f"pgretrieve {__version__} on http://{settings.host}:{settings.port} (API docs: /docs)")
         click.echo(f"Root API key: {f'in {key.file}' if key.file else 'as set in PGRETRIEVE_ROOT_KEY'}")
@@ -85,10 +111,11 @@ def migrate(data_dir: Path | None, sql: bool) -> None:
 def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) -> None:
     """Walk through the whole workflow on real data, over HTTP, and serve on."""
     settings = _settings(host=host, port=port, data_dir=data_dir)
-    with service.database(settings) as url:
+    with until_stopped(), service.database(settings) as url:
+        migrations.check_current(url)
         key = service.root_key(settings)
         with service.in_background(settings, url, key.key) as base_url:
-            walkthrough.run(base_url, key.key)
+            walkthrough.run(base_url, key.key, settings)
             if not once:
                 walkthrough.serve_on(base_url, key.file, url)
 

@@ -14,7 +14,6 @@ from app.api.auth import Keyring, require_key
 from app.api.problems import HANDLERS
 from app.api.wire import AnyJson
 from app.db.engine import create_engine, transaction
-from app.db.migrate import check_current
 from app.domain import keys
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
@@ -25,7 +24,7 @@ from app.settings import Settings
 def create_app(
     settings: Settings, url: str, root_key: str | None = None, inference_services: Inference | None = None
 ) -> Litestar:
-    """The application on the database at `url`. At start it refuses a schema that is too old."""
+    """The application on the database at `url`. The schema is checked before, by `app.service`."""
     runtime = Runtime(settings, create_engine(url, settings), inference_services or Inference.from_settings(settings))
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
 
@@ -62,6 +61,5 @@ def create_app(
 
 async def _prepare(runtime: Runtime, root_key: str | None) -> None:
     async with transaction(runtime.engine, runtime.settings) as conn:
-        await check_current(conn)
         if root_key is not None:
             await keys.set_root(conn, root_key)

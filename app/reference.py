@@ -1,4 +1,4 @@
-"""The reference pages that follow from the code: settings, stages, commands. `make docs` writes them, a test compares."""
+"""The reference pages that follow from the code: settings, stages, commands. `make docs` writes them."""
 
 import inspect
 from pathlib import Path

@@ -20,13 +20,18 @@ from app.settings import Settings
 
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
-    """The URL of a database that is new enough: the one that is set, else an embedded one of the data directory."""
+    """The URL of a database that is new enough: the one that is set, else an embedded one of the data directory.
+
+    An embedded one is ours to migrate; one that is set is migrated by `pgretrieve migrate`, when its owner says so.
+    """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         _check(url)
         yield url
         return
-    with EmbeddedServer(settings.data_dir) as server:
+    # The worker, index builds and a psql or two beside the pool.
+    connections = {"max_connections": str(settings.pool_size + 30)}
+    with EmbeddedServer(settings.data_dir, settings=connections) as server:
         _check(server.url)
         migrate.upgrade(server.url)
         yield server.url

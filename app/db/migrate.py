@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import create_engine, make_url, pool
 
 from app.db.statements import statement
 from app.errors import Unavailable
@@ -35,10 +35,12 @@ def head() -> str:
     return found
 
 
-async def check_current(conn: AsyncConnection) -> None:
+def check_current(url: str) -> None:
     """Refuse a database whose schema is not the one that this code was written for."""
-    exists = (await conn.execute(statement("has_catalog"))).scalar_one()
-    current = (await conn.execute(statement("schema_revision"))).scalar_one_or_none() if exists else None
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool)
+    with engine.connect() as conn:
+        exists = conn.execute(statement("has_catalog")).scalar_one()
+        current = conn.execute(statement("schema_revision")).scalar_one_or_none() if exists else None
     if current != head():
         raise Unavailable(
             f"The database's schema is at revision {current or 'none'}, this version needs {head()}. "

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -25,6 +25,9 @@ QUESTION = "edit the tags of my music files"
 console = Console(highlight=False)
 
 
+Embedder = Callable[[Sequence[str]], list[list[float]]]
+
+
 class Api:
     """The little of HTTP that the walk needs: an error ends it, with the server's own message."""
 
@@ -42,9 +45,9 @@ class Api:
         return found
 
 
-def run(base_url: str, key: str) -> None:
+def run(base_url: str, key: str, settings: Settings) -> None:
     """Run the whole walk and print what it did."""
-    api, apps = Api(base_url, key), load_apps()
+    api, apps, embed = Api(base_url, key), load_apps(), embedder(settings)
     started = time.perf_counter()
     api("DELETE", f"/namespaces/{NAMESPACE}", may_miss=True)
 
@@ -56,7 +59,7 @@ def run(base_url: str, key: str) -> None:
         2,
         f"{len(apps):,} documents with vectors that we compute ourselves (all-MiniLM-L6-v2, on this machine)",
     )
-    vectors = _embed_all(apps)
+    vectors = _embed_all(apps, embed)
     _upsert(api, apps, vectors)
 
     _step(3, "A retriever whose query is a vector, with the filter category = Audio")
@@ -65,7 +68,7 @@ def run(base_url: str, key: str) -> None:
         "/retrievers",
         _retriever({"input_mode": "vector", "value": "{{INPUT.query_vector}}"}, "array"),
     )
-    query_vector = _embed([QUESTION])[0]
+    query_vector = embed([QUESTION])[0]
     console.print(f"   [dim]the vector of[/] “{QUESTION}”")
     before = api("POST", "/retrievers/app_search/execute", {"inputs": {"query_vector": query_vector}})
     _hits(before)
@@ -98,7 +101,7 @@ def run(base_url: str, key: str) -> None:
 
 
 def serve_on(base_url: str, key_file: str | None, url: str) -> None:
-    """Tell how to go on, and wait for Ctrl-C."""
+    """Tell how to go on, and wait until a signal ends it."""
     where = f"$(cat {key_file})" if key_file else "$PGRETRIEVE_ROOT_KEY"
     console.print(f"\nServing on {base_url} until Ctrl-C. API docs: {base_url}/docs")
     console.print("Ask something yourself:", style="bold")
@@ -108,10 +111,7 @@ def serve_on(base_url: str, key_file: str | None, url: str) -> None:
     )
     console.print(command, soft_wrap=True, markup=False)
     console.print(f"psql '{url}' -c 'TABLE {NAMESPACE}.documents LIMIT 3'", soft_wrap=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        console.print("Stopping.")
+    threading.Event().wait()
 
 
 def _retriever(query: dict[str, Any], input_type: str) -> dict[str, Any]:
@@ -131,23 +131,25 @@ def _retriever(query: dict[str, Any], input_type: str) -> dict[str, Any]:
     }
 
 
-def _embed_all(apps: Sequence[App]) -> list[list[float]]:
+def _embed_all(apps: Sequence[App], embed: Embedder) -> list[list[float]]:
     vectors: list[list[float]] = []
     with _progress() as progress:
         task = progress.add_task("   embedding", total=len(apps))
         for start in range(0, len(apps), BATCH):
-            vectors += _embed([app.text for app in apps[start : start + BATCH]])
+            vectors += embed([app.text for app in apps[start : start + BATCH]])
             progress.update(task, completed=len(vectors))
     return vectors
 
 
-_inference = Inference.from_settings(Settings())
+def embedder(settings: Settings) -> Embedder:
+    """What a caller of a standalone namespace does for itself: here with the model that the service has too."""
+    inference = Inference.from_settings(settings)
 
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        found: list[list[float]] = asyncio.run(inference.embed(SERVICE, texts, "document")).tolist()
+        return found
 
-def _embed(texts: Sequence[str]) -> list[list[float]]:
-    """What a caller of a standalone namespace does for itself."""
-    found: list[list[float]] = asyncio.run(_inference.embed(SERVICE, texts, "document")).tolist()
-    return found
+    return embed
 
 
 def _upsert(api: Api, apps: Sequence[App], vectors: Sequence[list[float]]) -> None:
