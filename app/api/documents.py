@@ -7,7 +7,8 @@ from litestar import Request, Router, delete, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.api.wire import Input, Json, Pagination, RuntimeDep, after_cursor, cursor_after, namespace_of, page_limit
+from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
 from app.db.engine import transaction
 from app.domain import documents
 from app.domain.documents import DIRECT_UPSERT, Document
@@ -26,6 +27,23 @@ class DocumentInput(Input, frozen=True):
     vectors: dict[str, Any]
     payload: dict[str, msgspec.Raw] = {}
     metadata: dict[str, msgspec.Raw] = {}
+    acl: NotOffered = None
+    source_type: NotOffered = None
+    root_object_id: NotOffered = None
+    root_bucket_id: NotOffered = None
+    source_object_id: NotOffered = None
+    source_document_id: NotOffered = None
+    source_collection_id: NotOffered = None
+    lineage_path: NotOffered = None
+    lineage_chain: NotOffered = None
+    content_hash: NotOffered = None
+
+
+class UpsertOptions(Input, frozen=True):
+    """What a write may ask for. Writes can be found at once here, which is what a token would wait for."""
+
+    write_token: NotOffered = False
+    idempotency_key: NotOffered = None
 
 
 class UpsertInput(Input, frozen=True):
@@ -35,18 +53,28 @@ class UpsertInput(Input, frozen=True):
 
     documents: Annotated[list[DocumentInput], msgspec.Meta(min_length=1)]
     collection_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = DIRECT_UPSERT
+    options: UpsertOptions | None = None
 
 
-class ListInput(Input, frozen=True):
-    """A page of documents."""
+class ListInput(PageInput, frozen=True):
+    """A page of a collection's documents."""
 
     filters: Any = None
-    cursor: str | None = None
-    limit: int | None = None
-    page_size: int | None = None
-    include_total: bool = False
     return_vectors: bool = False
-    collection_ids: list[str] = []
+    sort: NotOffered = None
+    search: NotOffered = None
+    partition: NotOffered = None
+    return_presigned_urls: NotOffered = False
+    return_vector_names: NotOffered = None
+    group_by: NotOffered = None
+    select: NotOffered = None
+    expand: NotOffered = None
+
+
+class NamespaceListInput(ListInput, frozen=True):
+    """A page of documents of all collections, or of some."""
+
+    collection_ids: list[str] | None = None
 
 
 class Consistency(msgspec.Struct, kw_only=True):
@@ -110,7 +138,14 @@ def _documents(data: UpsertInput, runtime: Runtime, refused: list[Problem]) -> l
     return [Document(d.document_id, d.vectors, encode(d.payload), encode(d.metadata)) for d in data.documents]
 
 
-@get("/namespaces/{namespace_id:str}/documents/{document_id:path}", operation_id="get_namespace_document")
+READ = not_in_query(return_presigned_urls="false", return_vector_names="false", expand="")
+
+
+@get(
+    "/namespaces/{namespace_id:str}/documents/{document_id:path}",
+    guards=[READ],
+    operation_id="get_namespace_document",
+)
 async def get_namespace_document(
     namespace_id: FromPath[str],
     document_id: FromPath[str],
@@ -121,7 +156,7 @@ async def get_namespace_document(
     return await _get(runtime, namespace_id, document_id, None, return_vectors)
 
 
-@get("/documents/{document_id:path}", operation_id="get_document")
+@get("/documents/{document_id:path}", guards=[READ], operation_id="get_document")
 async def get_document(
     document_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep, return_vectors: FromQuery[bool] = False
 ) -> dict[str, Any]:
@@ -129,7 +164,11 @@ async def get_document(
     return await _get(runtime, namespace_of(request), document_id, None, return_vectors)
 
 
-@get("/collections/{collection:str}/documents/{document_id:path}", operation_id="get_collection_document")
+@get(
+    "/collections/{collection:str}/documents/{document_id:path}",
+    guards=[READ],
+    operation_id="get_collection_document",
+)
 async def get_collection_document(
     collection: FromPath[str],
     document_id: FromPath[str],
@@ -176,13 +215,38 @@ async def _delete(runtime: Runtime, namespace: str, document_id: str, collection
     return {"success": True, "message": f"Document {found!r} is deleted.", "document_id": found}
 
 
-@post("/documents/list", dto=Json[ListInput], return_dto=None, status_code=200, operation_id="list_documents")
+@post(
+    "/documents/list",
+    dto=Json[NamespaceListInput],
+    return_dto=None,
+    status_code=200,
+    operation_id="list_documents",
+    **PAGED,
+)
 async def list_documents(
-    request: AnyRequest, runtime: RuntimeDep, data: JSONBody[ListInput | None] = None
+    request: AnyRequest, runtime: RuntimeDep, paging: PageQuery, data: JSONBody[NamespaceListInput | None] = None
 ) -> DocumentList:
     """A page of documents in the order of their ids; `next_cursor` leads to the next one."""
-    wanted = data or ListInput()
-    return await _list(runtime, namespace_of(request), wanted, wanted.collection_ids)
+    wanted = data or NamespaceListInput()
+    return await _list(runtime, namespace_of(request), wanted, paging, wanted.collection_ids or [])
+
+
+@get("/collections/{collection:str}/documents", operation_id="list_collection_documents", **PAGED)
+async def list_collection_by_get(
+    collection: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    paging: PageQuery,
+    return_vectors: FromQuery[bool] = False,
+    filters: FromQuery[str | None] = None,
+) -> DocumentList:
+    """A page of a collection's documents in the order of their ids; `filters` is JSON."""
+    try:
+        wanted = ListInput(return_vectors=return_vectors, filters=msgspec.json.decode(filters or "null"))
+    except msgspec.DecodeError as error:
+        problem = Problem(("query", "filters"), "malformed_json", f"`filters` is not JSON: {error}.")
+        raise InvalidRequest([problem]) from None
+    return await _list(runtime, namespace_of(request), wanted, paging, [collection])
 
 
 @post(
@@ -190,20 +254,28 @@ async def list_documents(
     dto=Json[ListInput],
     return_dto=None,
     status_code=200,
-    operation_id="list_collection_documents",
+    operation_id="list_collection_documents_by_post",
+    **PAGED,
 )
-async def list_collection_documents(
-    collection: FromPath[str], request: AnyRequest, runtime: RuntimeDep, data: JSONBody[ListInput | None] = None
+async def list_collection_by_post(
+    collection: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    paging: PageQuery,
+    data: JSONBody[ListInput | None] = None,
+    return_vectors: FromQuery[bool] = False,
 ) -> DocumentList:
     """A page of a collection's documents in the order of their ids."""
-    return await _list(runtime, namespace_of(request), data or ListInput(), [collection])
+    wanted = data or ListInput()
+    wanted = msgspec.structs.replace(wanted, return_vectors=wanted.return_vectors or return_vectors)
+    return await _list(runtime, namespace_of(request), wanted, paging, [collection])
 
 
-async def _list(runtime: Runtime, namespace: str, wanted: ListInput, collections: list[str]) -> DocumentList:
+async def _list(
+    runtime: Runtime, namespace: str, wanted: ListInput, paging: PageInput, collections: list[str]
+) -> DocumentList:
     problems = Problems()
-    size = page_limit(
-        wanted.limit if wanted.limit is not None else wanted.page_size, runtime.settings.max_page_size, 10
-    )
+    page = page_of(wanted, paging, runtime.settings.max_page_size, 10)
     filters = parse_filter(wanted.filters, ("body", "filters"), problems, runtime.limits.filters)
     problems.refuse()
     async with transaction(runtime.engine, runtime.settings) as conn:
@@ -213,15 +285,13 @@ async def _list(runtime: Runtime, namespace: str, wanted: ListInput, collections
             catalog,
             collections=collections,
             filters=filters,
-            after=after_cursor(wanted.cursor),
-            limit=size + 1,
+            after=page.after,
+            limit=page.size + 1,
             vectors=wanted.return_vectors,
-            total=wanted.include_total,
+            total=page.total,
         )
-    more = cursor_after(found[size - 1]["document_id"]) if len(found) > size else None
-    pages = -(-total // size) if total is not None else None
-    pagination = Pagination(page_size=size, next_cursor=more, total=total, total_pages=pages)
-    return DocumentList(results=found[:size], pagination=pagination, total_documents=total)
+    ids = [document["document_id"] for document in found]
+    return DocumentList(results=found[: page.size], pagination=pagination(page, ids, total), total_documents=total)
 
 
 def _path_id(path: str) -> str:
@@ -239,7 +309,8 @@ router = Router(
         delete_document,
         delete_collection_document,
         list_documents,
-        list_collection_documents,
+        list_collection_by_get,
+        list_collection_by_post,
     ],
     tags=["Documents"],
 )

@@ -1,16 +1,19 @@
 """/v1/namespaces: standalone ones created, read, listed, deleted; and promotion."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar import Request, Response, Router, delete, get, post
+from litestar.params import FromPath, JSONBody
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from app.api.wire import Input, Json, Pagination, RuntimeDep, after_cursor, cursor_after, page_limit
+from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
+from app.api.wire import Input, Json, NotOffered, RuntimeDep
 from app.db.engine import transaction
 from app.domain import namespaces, promotion
 from app.domain.namespaces import Description, NewVector
@@ -19,7 +22,8 @@ from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, Problem
 from app.inference.base import ServiceInfo
 
-NAMESPACE_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
+# Two ids would be paths of other operations.
+NAMESPACE_ID = r"^(?!(?:list|standalone)$)[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -74,8 +78,18 @@ class PromoteInput(Input, frozen=True):
         return Promotion(mappings, added)
 
 
+class ListInput(PageInput, frozen=True):
+    """A page of namespaces."""
+
+    filters: NotOffered = None
+    sort: NotOffered = None
+    sorts: NotOffered = None
+    search: NotOffered = None
+    case_sensitive: NotOffered = False
+
+
 class Promoted(msgspec.Struct, kw_only=True):
-    """The namespace after its promotion; `warnings` name mapped services that cannot be used on this server yet."""
+    """The namespace after its promotion: the documented keys and no other, since callers compare it whole."""
 
     namespace_id: str
     previous_mode: str
@@ -83,7 +97,6 @@ class Promoted(msgspec.Struct, kw_only=True):
     status: str = "active"
     vector_configs: list[dict[str, Any]]
     vector_inference_map: dict[str, str]
-    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Validation(msgspec.Struct, kw_only=True):
@@ -97,6 +110,7 @@ class Validation(msgspec.Struct, kw_only=True):
     vector_inference_map: dict[str, str]
     suggestions: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    warnings: list[str]
 
 
 class Namespace(msgspec.Struct, kw_only=True):
@@ -184,21 +198,31 @@ async def create_standalone(data: JSONBody[StandaloneInput], runtime: RuntimeDep
     }
 
 
-@get("/", operation_id="list_namespaces")
-async def list_namespaces(
-    runtime: RuntimeDep,
-    limit: FromQuery[int | None] = None,
-    page_size: FromQuery[int | None] = None,
-    cursor: FromQuery[str | None] = None,
+@get("/", operation_id="list_namespaces", **PAGED)
+async def list_by_get(runtime: RuntimeDep, paging: PageQuery) -> NamespaceList:
+    """A page of namespaces in the order of their ids; counts of documents are estimates here."""
+    return await _list(runtime, None, paging)
+
+
+@post("/list", dto=Json[ListInput], return_dto=None, status_code=200, operation_id="list_namespaces_by_post", **PAGED)
+async def list_by_post(
+    runtime: RuntimeDep, paging: PageQuery, data: JSONBody[ListInput | None] = None
 ) -> NamespaceList:
     """A page of namespaces in the order of their ids; counts of documents are estimates here."""
-    size = page_limit(limit if limit is not None else page_size, runtime.settings.max_page_size)
+    return await _list(runtime, data, paging)
+
+
+async def _list(runtime: Runtime, wanted: PageInput | None, paging: PageInput) -> NamespaceList:
+    page = page_of(wanted, paging, runtime.settings.max_page_size)
     async with transaction(runtime.engine, runtime.settings) as conn:
-        found = await namespaces.describe_all(conn, after=after_cursor(cursor), limit=size + 1)
+        found = await namespaces.describe_all(conn, after=page.after, limit=page.size + 1)
         total = await namespaces.count(conn)
-    more = cursor_after(found[size - 1].namespace_id) if len(found) > size else None
-    pagination = Pagination(page_size=size, total=total, next_cursor=more)
-    return NamespaceList(results=[_namespace(n) for n in found[:size]], pagination=pagination, total_count=total)
+    ids = [namespace.namespace_id for namespace in found]
+    return NamespaceList(
+        results=[_namespace(n) for n in found[: page.size]],
+        pagination=pagination(page, ids, total),
+        total_count=total,
+    )
 
 
 @get("/{namespace_id:str}", operation_id="get_namespace")
@@ -213,7 +237,7 @@ async def delete_namespace(namespace_id: FromPath[str], runtime: RuntimeDep) -> 
     """Delete a namespace with its documents and retrievers, at once."""
     async for attempt in _retrying_locks(runtime):
         with attempt:
-            async with transaction(runtime.engine, runtime.settings) as conn:
+            async with _giving_way(runtime) as conn:
                 deleted = await namespaces.delete(conn, namespace_id)
     return {
         "success": True,
@@ -232,17 +256,18 @@ async def delete_namespace(namespace_id: FromPath[str], runtime: RuntimeDep) -> 
 )
 async def promote(
     namespace_id: FromPath[str], runtime: RuntimeDep, request: AnyRequest, data: JSONBody[PromoteInput | None] = None
-) -> Promoted:
+) -> Response[Promoted]:
     """Make a standalone namespace managed, in one transaction: map its indexes to services, add new indexes.
 
     409 when it is not standalone or a lock cannot be had; 422 with every problem otherwise; then nothing changed.
+    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet.
     """
     wanted = (data or PromoteInput()).wanted()
     services = _services(runtime)
     try:
         async for attempt in _retrying_locks(runtime):
             with attempt:
-                async with transaction(runtime.engine, runtime.settings) as conn:
+                async with _giving_way(runtime) as conn:
                     catalog = await promotion.promote(
                         conn, namespace_id, wanted, services, runtime.settings, request.state.principal.key_id
                     )
@@ -251,14 +276,17 @@ async def promote(
             message = f"Another transaction holds the namespace {namespace_id!r}; nothing was changed. Try again later."
             raise Conflict(message, code="locked", retryable=True) from None
         raise
-    return Promoted(
+    answer = Promoted(
         namespace_id=catalog.namespace_id,
         previous_mode="standalone",
         mode=catalog.mode,
         vector_configs=promotion.shown(catalog.vector_configs),
         vector_inference_map=dict(catalog.inference_map),
-        warnings=_unavailable(runtime, catalog.inference_map) or msgspec.UNSET,
     )
+    warnings = _unavailable(runtime, catalog.inference_map)
+    told = " ".join(warnings).encode("ascii", "backslashreplace").decode()
+    headers = {"X-Promotion-Warnings": told} if told else {}
+    return Response(answer, headers=headers, status_code=200)
 
 
 @post(
@@ -292,6 +320,7 @@ async def validate(
         vector_inference_map={**catalog.inference_map, **decision.inference_map()},
         suggestions=promotion.suggestions(catalog, services),
         errors=errors,
+        warnings=_unavailable(runtime, decision.inference_map()),
     )
 
 
@@ -312,6 +341,11 @@ def _is_lock_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
 
 
+def _giving_way(runtime: Runtime) -> AbstractAsyncContextManager[AsyncConnection]:
+    """A transaction that waits for locks only shortly, since everyone else waits behind it."""
+    return transaction(runtime.engine, runtime.settings, lock_timeout_ms=runtime.settings.lock_timeout_ms)
+
+
 def _retrying_locks(runtime: Runtime) -> AsyncRetrying:
     """DDL gives way to whoever holds a lock: each try waits for `lock_timeout`, with jitter between them."""
     return AsyncRetrying(
@@ -324,6 +358,6 @@ def _retrying_locks(runtime: Runtime) -> AsyncRetrying:
 
 router = Router(
     "/namespaces",
-    route_handlers=[create_standalone, list_namespaces, get_namespace, delete_namespace, promote, validate],
+    route_handlers=[create_standalone, list_by_get, list_by_post, get_namespace, delete_namespace, promote, validate],
     tags=["Namespaces"],
 )

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import (
     Conflict,
     Forbidden,
+    InferenceUnavailable,
     InvalidRequest,
     NotFound,
     PgretrieveError,
@@ -22,6 +23,8 @@ from app.errors import (
 )
 
 log = logging.getLogger(__name__)
+# In the body alone: as a header it makes urllib3 retry beneath the clients that retry themselves.
+RETRY_AFTER_S = 1
 
 STATUS: dict[type[PgretrieveError], tuple[int, str]] = {
     InvalidRequest: (422, "ValidationError"),
@@ -59,7 +62,10 @@ def from_domain(_request: Request[Any, Any, Any], error: PgretrieveError) -> Res
             for problem in error.problems
         ]
     if isinstance(error, Unavailable):
-        details.setdefault("retryable", False)
+        # A service mostly lacks what only its operator can give; the database comes back by itself.
+        details.setdefault("retryable", not isinstance(error, InferenceUnavailable))
+        if details["retryable"]:
+            details.setdefault("retry_after_seconds", RETRY_AFTER_S)
     return envelope(status, kind, error.error_code, error.message, details)
 
 
@@ -94,11 +100,10 @@ def _source(given: Any) -> str:
 
 def from_driver(error: psycopg.Error) -> PgretrieveError | None:
     """What the database's error means to a caller; None for what should not happen."""
-    again: dict[str, Any] = {"retryable": True, "retry_after_seconds": 1}
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return Conflict("Another transaction holds the lock that this needs; try again.", code="locked", retryable=True)
     if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
-        return Unavailable("This request met another one and was rolled back; try again.", code="collision", **again)
+        return Unavailable("This request met another one and was rolled back; try again.", code="collision")
     if isinstance(error, psycopg.errors.QueryCanceled):
         message = "The statement took longer than PGRETRIEVE_STATEMENT_TIMEOUT_MS; narrow the request."
         return Unavailable(message, code="statement_timeout", retryable=False)
@@ -109,7 +114,7 @@ def from_driver(error: psycopg.Error) -> PgretrieveError | None:
     if isinstance(error, psycopg.errors.StatementTooComplex | psycopg.DataError):
         return InvalidRequest([Problem(("body",), "bad_value", f"The database refuses a value: {_first(error)}.")])
     if isinstance(error, psycopg.errors.OperationalError):
-        return Unavailable("The database does not answer; try again.", code="database_unavailable", **again)
+        return Unavailable("The database does not answer; try again.", code="database_unavailable")
     return None
 
 

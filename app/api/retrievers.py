@@ -8,14 +8,15 @@ from litestar import Request, Response, Router, delete, get, patch, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.api.wire import Input, Json, Pagination, RuntimeDep, after_cursor, cursor_after, namespace_of, page_limit
+from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
 from app.db.engine import transaction
 from app.domain import execution, retrievers
 from app.domain.execution import Execution, Outcome
 from app.domain.namespaces import load_catalog
 from app.domain.retrievers import Retriever
 from app.domain.runtime import Runtime
-from app.errors import InvalidRequest, NotFound, Problem
+from app.errors import NotFound
 from app.retrieval.executor import Page
 from app.retrieval.stages import REGISTRY
 from app.telemetry import Timings
@@ -23,6 +24,7 @@ from app.telemetry import Timings
 AnyRequest = Request[Any, Any, State]
 Unset = msgspec.UnsetType
 UNSET = msgspec.UNSET
+NEXT_STEP = "Send the id or name of a namespace that exists in X-Namespace; GET /v1/namespaces lists them."
 
 
 class RetrieverInput(Input, frozen=True):
@@ -30,7 +32,7 @@ class RetrieverInput(Input, frozen=True):
 
     retriever_name: str
     stages: list[Any]
-    input_schema: dict[str, Any] = {}
+    input_schema: dict[str, Any] | None = None
     collection_identifiers: list[str] | None = None
     collection_ids: list[str] | None = None
     description: str | None = None
@@ -38,6 +40,9 @@ class RetrieverInput(Input, frozen=True):
     metadata: dict[str, Any] | None = None
     display_config: dict[str, Any] | None = None
     budget_limits: dict[str, Any] | None = None
+    visibility: NotOffered = "private"
+    marketplace_listing_id: NotOffered = None
+    requires_subscription: NotOffered = False
 
     def definition(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in retrievers.DEFINITION}
@@ -56,32 +61,42 @@ class RetrieverPatch(Input, frozen=True):
     tags: list[str] | Unset = UNSET
     metadata: dict[str, Any] | Unset = UNSET
     display_config: dict[str, Any] | Unset = UNSET
+    visibility: NotOffered = "private"
+    marketplace_listing_id: NotOffered = None
+    requires_subscription: NotOffered = False
 
 
-class ListInput(Input, frozen=True):
+class ListInput(PageInput, frozen=True):
     """A page of retrievers."""
 
-    limit: int | None = None
-    page_size: int | None = None
-    cursor: str | None = None
+    filters: NotOffered = None
+    sort: NotOffered = None
+    sorts: NotOffered = None
+    search: NotOffered = None
+    case_sensitive: NotOffered = False
 
 
 class ExecuteInput(Input, frozen=True):
     """Inputs for the retriever's templates, filters AND-ed with its own, and a page of its rows.
 
-    `stream`, `skip_cache` and `return_presigned_urls` are accepted; the first only as false.
+    Nothing is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
     """
 
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] | None = None
     filters: Any = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
     page_size: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
-    pagination: dict[str, Any] | None = None
     return_vectors: bool = False
     explain: bool = False
-    stream: bool = False
     skip_cache: bool = False
-    return_presigned_urls: bool = False
+    consistency: dict[str, Any] | None = None
+    pagination: NotOffered = None
+    stream: NotOffered = False
+    expand: NotOffered = None
+    return_presigned_urls: NotOffered = False
+    write_token: NotOffered = None
+    target_collection_id: NotOffered = None
+    settings: NotOffered = None
 
 
 class RetrieverList(msgspec.Struct, kw_only=True):
@@ -146,44 +161,37 @@ async def get_retriever(retriever_id: FromPath[str], request: AnyRequest, runtim
         return _shown(await retrievers.find(conn, catalog.namespace_id, retriever_id))
 
 
-@get("/", operation_id="list_retrievers")
-async def list_by_get(
-    request: AnyRequest,
-    runtime: RuntimeDep,
-    limit: FromQuery[int | None] = None,
-    page_size: FromQuery[int | None] = None,
-    cursor: FromQuery[str | None] = None,
-) -> Response[RetrieverList]:
+@get("/", operation_id="list_retrievers", **PAGED)
+async def list_by_get(request: AnyRequest, runtime: RuntimeDep, paging: PageQuery) -> Response[RetrieverList]:
     """A page of retrievers."""
-    return await _list(request, runtime, ListInput(limit=limit, page_size=page_size, cursor=cursor))
+    return await _list(request, runtime, None, paging)
 
 
-@post("/list", dto=Json[ListInput], return_dto=None, status_code=200, operation_id="list_retrievers_by_post")
+@post("/list", dto=Json[ListInput], return_dto=None, status_code=200, operation_id="list_retrievers_by_post", **PAGED)
 async def list_by_post(
-    request: AnyRequest, runtime: RuntimeDep, data: JSONBody[ListInput | None] = None
+    request: AnyRequest, runtime: RuntimeDep, paging: PageQuery, data: JSONBody[ListInput | None] = None
 ) -> Response[RetrieverList]:
     """A page of retrievers."""
-    return await _list(request, runtime, data or ListInput())
+    return await _list(request, runtime, data, paging)
 
 
-async def _list(request: AnyRequest, runtime: Runtime, wanted: ListInput) -> Response[RetrieverList]:
-    size = page_limit(wanted.limit if wanted.limit is not None else wanted.page_size, runtime.settings.max_page_size)
+async def _list(
+    request: AnyRequest, runtime: Runtime, wanted: PageInput | None, paging: PageInput
+) -> Response[RetrieverList]:
+    page = page_of(wanted, paging, runtime.settings.max_page_size)
     namespace = namespace_of(request)
     async with transaction(runtime.engine, runtime.settings) as conn:
         try:
             catalog = await load_catalog(conn, namespace)
         except NotFound:
-            warning = {"resource": "namespace", "reason": "unresolved", "id": namespace}
-            empty = RetrieverList(results=[], total=0, pagination=Pagination(page_size=size), warnings=[warning])
+            warning = {"resource": "namespace", "reason": "unresolved", "id": namespace, "next_step": NEXT_STEP}
+            empty = RetrieverList(results=[], total=0, pagination=pagination(page, [], 0), warnings=[warning])
             return Response(empty, headers={"X-Namespace-Unresolved": "true"}, status_code=200)
-        after = after_cursor(wanted.cursor)
-        found, total = await retrievers.find_all(conn, catalog.namespace_id, after=after, limit=size + 1)
-    more = cursor_after(found[size - 1].retriever_id) if len(found) > size else None
-    pagination = Pagination(page_size=size, total=total, next_cursor=more)
-    return Response(
-        RetrieverList(results=[_shown(r) for r in found[:size]], total=total, pagination=pagination),
-        status_code=200,
-    )
+        found, total = await retrievers.find_all(conn, catalog.namespace_id, after=page.after, limit=page.size + 1)
+    ids = [retriever.retriever_id for retriever in found]
+    shown = [_shown(retriever) for retriever in found[: page.size]]
+    listed = RetrieverList(results=shown, total=total, pagination=pagination(page, ids, total))
+    return Response(listed, status_code=200)
 
 
 @patch("/{retriever_id:str}", dto=Json[RetrieverPatch], return_dto=None, operation_id="update_retriever")
@@ -211,6 +219,7 @@ async def delete_retriever(retriever_id: FromPath[str], request: AnyRequest, run
     "/{retriever_id:str}/execute",
     dto=Json[ExecuteInput],
     return_dto=None,
+    guards=[not_in_query(return_presigned_urls="false")],
     status_code=200,
     operation_id="execute_retriever",
 )
@@ -226,25 +235,16 @@ async def execute_retriever(
     """Run a retriever: embed what is text, search, and answer its documents, best first."""
     wanted = data or ExecuteInput()
     timings = Timings()
-    run = Execution(wanted.inputs, wanted.filters, _page(wanted), wanted.return_vectors or return_vectors)
+    page = Page(wanted.limit if wanted.limit is not None else wanted.page_size)
+    run = Execution(wanted.inputs or {}, wanted.filters, page, wanted.return_vectors or return_vectors)
     with timings("total"):
         outcome = await execution.run(runtime, namespace_of(request), retriever_id, run, timings)
-    body = _answer(outcome, run.page, timings)
+    body = _answer(outcome, page, timings)
     if wanted.explain or explain:
         body["explain_plan"] = {"statement": outcome.plan.text, "settings": dict(outcome.plan.settings)}
     if include_legacy_results:
         body["results"] = body["documents"]
     return Response(body, headers={"Server-Timing": timings.header()}, status_code=200)
-
-
-def _page(wanted: ExecuteInput) -> Page:
-    if wanted.stream:
-        problem = Problem(("body", "stream"), "not_offered", "Streaming is not offered by this server.")
-        raise InvalidRequest([problem])
-    if wanted.pagination:
-        message = "`pagination` is not offered by this server; use `limit`."
-        raise InvalidRequest([Problem(("body", "pagination"), "not_offered", message)])
-    return Page(wanted.limit if wanted.limit is not None else wanted.page_size)
 
 
 def _answer(outcome: Outcome, page: Page, timings: Timings) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""Bodies: decoded strictly by msgspec into structs, each error with its place; and the parts all answers share."""
+"""Bodies: decoded strictly by msgspec into structs, each error with its place; and what routes have in common."""
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Generator
-from typing import Any, ClassVar, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.spec import Reference, Schema
 from litestar.plugins import OpenAPISchemaPlugin
+from litestar.types import Guard
 from litestar.typing import FieldDefinition
 
 from app.domain.runtime import Runtime
@@ -23,12 +25,61 @@ T = TypeVar("T")
 RuntimeDep = NamedDependency[Runtime]
 PATH = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
+# The type of a field that the public API documents and this server does not have. Clients send such fields with
+# their defaults: that is accepted, for it asks for nothing; anything else is refused by name.
+NotOffered = Annotated[
+    Any,
+    msgspec.Meta(
+        description="Not offered by this server: anything but the default is refused.",
+        extra={"not_offered": True},
+    ),
+]
+
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A request body. Unknown keys are refused, with the keys that are accepted."""
 
     # Whether the handler itself refuses what `decode` found, to report it beside all else that is wrong.
     reports_refused: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        names, defaults = _not_offered(type(self))
+        given = [getattr(self, name) for name in names]
+        if given != defaults:  # else nothing more is done: an upsert has a thousand documents
+            pairs = zip(names, given, defaults, strict=True)
+            if asked := [name for name, value, default in pairs if value not in (default, None, [], {}, "")]:
+                raise AskedFor(asked)
+
+
+class AskedFor(ValueError):
+    """Fields of a body that are `NotOffered`, with something else than their defaults."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+@cache
+def _not_offered(model: type[msgspec.Struct]) -> tuple[list[str], list[Any]]:
+    """The names of its `NotOffered` fields, and their defaults."""
+    fields = [field for field in msgspec.structs.fields(model) if field.type == NotOffered]
+    return [field.name for field in fields], [field.default for field in fields]
+
+
+def not_in_query(**harmless: str) -> Guard:
+    """The same for parameters of the query, each with the value that asks for nothing."""
+
+    async def refuse(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+        given = connection.query_params
+        asked = [name for name in harmless if given.get(name, "") not in ("", harmless[name])]
+        if asked:
+            raise InvalidRequest(_not_offered_problems(("query",), asked))
+
+    return refuse
+
+
+def _not_offered_problems(here: tuple[str | int, ...], names: list[str]) -> list[Problem]:
+    return [Problem((*here, name), "not_offered", f"`{name}` is not offered by this server.") for name in names]
 
 
 class Json(AbstractDTO[T]):
@@ -74,7 +125,7 @@ def decode(body: bytes, model: type[T]) -> tuple[T, list[Problem]]:
     try:
         return msgspec.json.decode(body, type=model), []
     except msgspec.ValidationError as error:
-        raise InvalidRequest([_problem(error, model)]) from None
+        raise InvalidRequest(_problems(error, model)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _decode_leniently(body, model, str(error))
 
@@ -133,17 +184,19 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _problem(error: msgspec.ValidationError, model: type[Any]) -> Problem:
+def _problems(error: msgspec.ValidationError, model: Any) -> list[Problem]:
     """msgspec's message and path (`Expected `int` - at `$.a[0]``) as a problem at `("body", "a", 0)`."""
     message, _, path = str(error).partition(" - at `$")
     location: list[str | int] = ["body"]
     for name, index in PATH.findall(path.rstrip("`")):
         location.append(name or (int(index) if index.isdigit() else index))
+    if isinstance(error.__cause__, AskedFor):
+        return _not_offered_problems(tuple(location), error.__cause__.names)
     if "unknown field" in message:
-        fields = getattr(model, "__struct_fields__", ()) if len(location) == 1 else ()
-        accepted = f"; the keys are {', '.join(fields)}" if fields else ""
-        return Problem(tuple(location), "extra_forbidden", f"{message}{accepted}.")
-    return Problem(tuple(location), "bad_type", f"{message}.")
+        fields = [name for name in model.__struct_fields__ if name not in _not_offered(model)[0]]
+        accepted = f"; the keys are {', '.join(fields)}" if len(location) == 1 else ""
+        return [Problem(tuple(location), "extra_forbidden", f"{message}{accepted}.")]
+    return [Problem(tuple(location), "bad_type", f"{message}.")]
 
 
 def namespace_of(request: Request[Any, Any, Any]) -> str:
@@ -153,42 +206,6 @@ def namespace_of(request: Request[Any, Any, Any]) -> str:
         message = "Say which namespace: send its id or name in the X-Namespace header."
         raise InvalidRequest([Problem(("header", "X-Namespace"), "missing_namespace", message)])
     return str(found)
-
-
-class Pagination(msgspec.Struct, kw_only=True):
-    """Where a page stands in its list; totals only when they were asked for."""
-
-    total: int | None = None
-    page: int | None = None
-    page_size: int | None = None
-    total_pages: int | None = None
-    next_page: str | None = None
-    previous_page: str | None = None
-    next_cursor: str | None = None
-
-
-def cursor_after(last: str) -> str:
-    """An opaque cursor: the page after this id."""
-    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
-
-
-def after_cursor(cursor: str | None) -> str | None:
-    """The id that a cursor stands after."""
-    if cursor is None:
-        return None
-    try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        problem = Problem(("body", "cursor"), "bad_cursor", "This is no cursor of ours; start again without one.")
-        raise InvalidRequest([problem]) from None
-
-
-def page_limit(given: int | None, most: int, default: int = 100) -> int:
-    """How many rows a page has; out of range is refused, never clamped in silence."""
-    limit = default if given is None else given
-    if not 1 <= limit <= most:
-        raise InvalidRequest([Problem(("query", "limit"), "out_of_range", f"limit is from 1 to {most}, not {limit}.")])
-    return limit
 
 
 class AnyJson(OpenAPISchemaPlugin):

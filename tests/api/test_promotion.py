@@ -1,45 +1,12 @@
 """Promotion over HTTP: exactly its answer, every refusal without any change, and what works after it."""
 
-from typing import Any
-
-import psycopg
 import pytest
-from psycopg import sql
 
-from tests.http import Api, document, feature_search, search
+from tests.http import ROOT_KEY, Api, document, feature_search, search
+from tests.state import rows, state
 
 TEXT = ("text_embedding", 1536)
 LOCAL = ("summary", 384)
-
-
-def state(conninfo: str, namespace: str) -> tuple[Any, ...]:
-    """All that a promotion can change: catalog rows, columns, audit, jobs."""
-    with psycopg.connect(conninfo) as conn:
-        found = conn.execute(
-            """
-            SELECT n.mode, n.version,
-                (SELECT array_agg(c.name ORDER BY position) FROM pgretrieve.vector_configs c
-                    WHERE c.namespace_id = n.namespace_id),
-                (SELECT jsonb_object_agg(name, inference_service) FROM pgretrieve.vector_inference_map m
-                    WHERE m.namespace_id = n.namespace_id),
-                (SELECT count(*) FROM pgretrieve.promotions p WHERE p.namespace_id = n.namespace_id),
-                (SELECT count(*) FROM pgretrieve_queue.procrastinate_jobs j
-                    WHERE j.args->>'namespace_id' = n.namespace_id),
-                (SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped
-                    AND attrelid = (quote_ident(n.schema_name) || '.documents')::regclass)
-            FROM pgretrieve.namespaces n WHERE n.namespace_id = %s
-            """,
-            [namespace],
-        ).fetchone()
-    assert found is not None
-    return tuple(found)
-
-
-def rows(conninfo: str, namespace: str) -> list[tuple[Any, ...]]:
-    """Where each document lies and which transaction wrote it: equal only if no row was touched."""
-    with psycopg.connect(conninfo) as conn:
-        query = sql.SQL("SELECT document_id, ctid::text, xmin::text FROM {} ORDER BY 1")
-        return conn.execute(query.format(sql.Identifier(namespace, "documents"))).fetchall()
 
 
 def test_the_answer_of_the_mission(api: Api, conninfo: str) -> None:
@@ -162,9 +129,15 @@ def test_only_once_and_only_standalone(api: Api) -> None:
 def test_a_service_that_cannot_be_used_here_is_mapped_with_a_warning(api: Api) -> None:
     api.standalone(("image", 512))
     mapping = {"existing_index": "image", "inference_service": "clip_vit_b32"}
-    answer = api.promote({"vector_mappings": [mapping]})
+    headers = {"Authorization": f"Bearer {ROOT_KEY}"}
+    url = f"/namespaces/{api.namespace}/promote"
+    promoted = api.http.post(url, json={"vector_mappings": [mapping]}, headers=headers)
+    assert "pgretrieve[clip]" in promoted.headers["X-Promotion-Warnings"]
+    answer = promoted.json()
     assert answer["vector_inference_map"] == {"image": "clip_vit_b32"}
-    assert "pgretrieve[clip]" in answer["warnings"][0]
+    assert "warnings" not in answer
+    warned = api("POST", f"/namespaces/{api.namespace}/promote/validate", {"vector_mappings": [mapping]})
+    assert "pgretrieve[clip]" in warned["warnings"][0]
     api.retriever("r", feature_search(search("image", "{{INPUT.q}}", mode="text")))
     code, _ = api.refused("POST", "/retrievers/r/execute", {"inputs": {"q": "a cat"}}, status=503)
     assert code == "inference_unavailable"
