@@ -52,10 +52,13 @@ campaign: .venv/test ## Long fault and load runs, not part of CI.
 docs: .venv/test ## Write the reference pages of docs/ anew from the code.
 	@$(BIN)/python -m app.reference
 
+schema: .venv/test
+	@$(BIN)/python -m tests.dump_schema
+
 lock: .venv/test ## Write the lock files anew from pyproject.toml.
 	@$(PIP) install uv
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 --extra test pyproject.toml -o requirements-test.lock
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --python-version 3.11 --extra clip pyproject.toml -o requirements-clip.lock
 
-.PHONY: help demo serve test test-pg16 format check bench campaign docs lock
+.PHONY: help demo serve test test-pg16 format check bench campaign docs schema lock

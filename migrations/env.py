@@ -32,10 +32,11 @@ def run_online() -> None:
     url = make_url(database_url()).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.begin() as connection:
-        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         # Waits for another migrator rather than failing beside it; bounded by the statement timeout.
         connection.execute(text("SET LOCAL statement_timeout = '10min'"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         context.configure(connection=connection, version_table_schema=SCHEMA)
         context.run_migrations()

@@ -50,6 +50,13 @@ def fresh_database(server_url: str, template_db: str) -> Iterator[Callable[[], s
         yield lambda: stack.enter_context(_database(server_url, template_db))
 
 
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[Callable[[], str]]:
+    """The same, not migrated."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_database(server_url))
+
+
 @contextmanager
 def _database(server_url: str, template: str = "template1") -> Iterator[str]:
     name = f"pgretrieve_test_{uuid4().hex[:12]}"

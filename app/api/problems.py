@@ -102,6 +102,9 @@ def from_driver(error: psycopg.Error) -> PgretrieveError | None:
     """What the database's error means to a caller; None for what should not happen."""
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return Conflict("Another transaction holds the lock that this needs; try again.", code="locked", retryable=True)
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        message = "The namespace was deleted or changed while this ran; try again."
+        return Conflict(message, code="changing", retryable=True)
     if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
         return Unavailable("This request met another one and was rolled back; try again.", code="collision")
     if isinstance(error, psycopg.errors.QueryCanceled):

@@ -1,5 +1,6 @@
 """The one pool of connections, and the transaction that every request runs in."""
 
+import selectors
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import psycopg
 from pgvector.psycopg import register_vector_async
 from sqlalchemy import event, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -33,7 +35,20 @@ def create_engine(url: str, settings: Settings, *, application_name: str = "pgre
     def register(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.run_async(register_vector_async)
 
+    @event.listens_for(engine.sync_engine, "checkout")
+    def refuse_ended(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+        # Without a round trip: a live connection is silent while idle; one that the server ended has its end to read.
+        driver = dbapi_connection.driver_connection
+        if driver.closed or _readable(driver.fileno()):
+            raise DisconnectionError("The server has ended this connection.")
+
     return engine
+
+
+def _readable(fileno: int) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(fileno, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 @asynccontextmanager
@@ -54,11 +69,14 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def transaction(
     engine: AsyncEngine, settings: Settings, *, lock_timeout_ms: int | None = None
 ) -> AsyncIterator[AsyncConnection]:
-    """A transaction with the time limits of the settings, committed at the end: the edge's, and only the edge's."""
+    """A transaction with the time limits of the settings, committed at the end: the edge's, and only the edge's.
+
+    What changes no tables waits for those that do, which give way after their own short `lock_timeout_ms`.
+    """
     async with connection(engine) as conn, conn.begin():
         limits = {
             "statement": settings.statement_timeout_ms,
-            "lock": lock_timeout_ms or settings.lock_timeout_ms,
+            "lock": lock_timeout_ms or settings.statement_timeout_ms,
         }
         await conn.execute(statement("set_time_limits"), {name: f"{ms}ms" for name, ms in limits.items()})
         yield conn

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Container, Iterator
+from itertools import count
 
 MAX_LENGTH = 63  # bytes, PostgreSQL's NAMEDATALEN - 1
 PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -38,6 +40,19 @@ def sql_name(raw: str, reserved: frozenset[str], *, suffix_room: int = 0) -> str
         return raw
     digest = hashlib.sha256(raw.encode()).hexdigest()[:8]
     readable = UNSAFE.sub("_", raw.lower()).strip("_")
-    if not readable or not readable[0].isalpha() or readable.startswith("pg_"):
+    if not readable or not readable[0].isalpha() or f"{readable}_".startswith("pg_"):
         readable = f"n_{readable}" if readable else "n"
     return f"{readable[: limit - 9]}_{digest}"
+
+
+def names(raw: str, reserved: frozenset[str]) -> Iterator[str]:
+    """Names for `raw`, the best first; eight characters of a hash can be met on purpose, so callers take a free one."""
+    yield sql_name(raw, reserved)
+    yield sql_name(raw, reserved | {raw})
+    for n in count(1):
+        yield sql_name(f"{raw}\0{n}", reserved)
+
+
+def free_name(raw: str, reserved: frozenset[str], taken: Container[str]) -> str:
+    """The best of these that is not taken."""
+    return next(name for name in names(raw, reserved) if name not in taken)

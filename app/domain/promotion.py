@@ -162,7 +162,9 @@ async def promote(
     await conn.execute(statement("insert_promotion"), audit)
     for config in decision.new_configs:
         if config.index_state == "building":
-            await queue.defer(conn, "build_index", {"namespace_id": namespace_id, "name": config.name})
+            arguments = {"namespace_id": namespace_id, "name": config.name}
+            # One after another: two concurrent builds on one table end in a deadlock.
+            await queue.defer(conn, "build_index", arguments, lock=f"build_index:{namespace_id}")
     return after
 
 

@@ -25,6 +25,20 @@ def register(app: procrastinate.App, url: str, settings: Settings) -> None:
     async def build(namespace_id: str, name: str) -> None:
         await build_index(url, settings, namespace_id, name)
 
+    @app.periodic(cron="* * * * *")
+    @app.task(name="revive_jobs", queueing_lock="revive_jobs")
+    async def every_minute(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        await revive_jobs(app)
+
+
+async def revive_jobs(app: procrastinate.App) -> int:
+    """Give jobs back whose worker is gone: nobody else would, and their locks would hold up others for ever."""
+    stalled = list(await app.job_manager.get_stalled_jobs())
+    for job in stalled:
+        log.warning("the worker of job %s (%s) is gone; it is run again", job.id, job.task_name)
+        await app.job_manager.retry_job(job)
+    return len(stalled)
+
 
 async def build_index(url: str, settings: Settings, namespace_id: str, name: str) -> None:
     """Build a vector index beside readers and writers, and tell the catalog how it ended."""
@@ -54,6 +68,7 @@ async def _build(conn: AsyncConnection, settings: Settings, namespace_id: str, n
     try:
         await create_index_concurrently(conn, catalog.schema, config, settings)
     except DBAPIError:
+        await conn.rollback()  # gives a new connection where the server ended this one
         await _set_state(conn, namespace_id, name, "failed")
         raise
     place = {"schema": catalog.schema, "index_name": config.index_name}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.jobs.queue import worker_app
-from app.jobs.tasks import register
+from app.jobs.tasks import register, revive_jobs
 from app.settings import Settings
 
 
@@ -23,6 +23,7 @@ async def running(url: str, settings: Settings) -> AsyncIterator[None]:
     app = worker_app(url)
     register(app, url, settings)
     async with app.open_async():
+        await revive_jobs(app)
         options = app.run_worker_async(
             install_signal_handlers=False,
             concurrency=2,

@@ -1,15 +1,23 @@
 -- lock_namespace --
--- Takes the namespace's row for a change of configs, mappings or mode; others wait, to the lock_timeout.
-SELECT n.namespace_id FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
-WHERE i.identifier = :identifier FOR UPDATE OF n;
+-- Takes the namespace for a change of configs, mappings or mode; others wait. The advisory lock makes them queue: by row
+-- locks alone new sharers pass those who wait for the whole, who then starve for as long as there is traffic.
+WITH turn AS MATERIALIZED (
+    SELECT namespace_id, pg_advisory_xact_lock(hashtextextended(namespace_id, 0))
+    FROM pgretrieve.namespace_identifiers WHERE identifier = :identifier
+        AND (CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[]))))
+SELECT n.namespace_id FROM turn JOIN pgretrieve.namespaces n USING (namespace_id) FOR UPDATE OF n;
 
 -- share_namespace --
 -- Keeps configs, mappings and mode as they are until the transaction ends; writers of documents do not disturb each other.
-SELECT n.namespace_id FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
-WHERE i.identifier = :identifier FOR KEY SHARE OF n;
+WITH turn AS MATERIALIZED (
+    SELECT namespace_id, pg_advisory_xact_lock_shared(hashtextextended(namespace_id, 0))
+    FROM pgretrieve.namespace_identifiers WHERE identifier = :identifier
+        AND (CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[]))))
+SELECT n.namespace_id FROM turn JOIN pgretrieve.namespaces n USING (namespace_id) FOR KEY SHARE OF n;
 
 -- load_catalog --
--- Everything that compiling needs to know of a namespace, found by id or name.
+-- Everything that compiling needs to know of a namespace, found by id or name. One that is not :visible to the caller
+-- is not there.
 SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.version, n.dynamic_vector_indexes,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object(
@@ -22,7 +30,8 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
         FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
         WHERE m.namespace_id = n.namespace_id), '{}') AS inference_map
 FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
-WHERE i.identifier = :identifier;
+WHERE i.identifier = :identifier
+    AND (CAST(:visible AS text[]) IS NULL OR i.namespace_id = ANY(CAST(:visible AS text[])));
 
 -- describe_namespaces --
 -- The facts that compiling does not need, for answers; the estimate is the statistics collector's.
@@ -42,11 +51,13 @@ LEFT JOIN pg_catalog.pg_class t
         SELECT s.oid FROM pg_catalog.pg_namespace s WHERE s.nspname = n.schema_name)
 WHERE (CAST(:namespace_id AS text) IS NULL OR n.namespace_id = :namespace_id)
     AND (CAST(:after AS text) IS NULL OR n.namespace_id > :after)
+    AND (CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS text[])))
 ORDER BY n.namespace_id
 LIMIT :limit;
 
 -- count_namespaces --
-SELECT count(*) FROM pgretrieve.namespaces;
+SELECT count(*) FROM pgretrieve.namespaces
+WHERE CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[]));
 
 -- schema_exists --
 -- Whether a schema of this name is there already, ours or its user's.

@@ -1,6 +1,8 @@
 """The rules of the house that no linter knows."""
 
 import ast
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +36,16 @@ def test_no_statement_is_put_together_from_text() -> None:
                 if name in ("text", "execute", "exec_driver_sql", "literal_column"):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
+
+
+def test_every_data_file_travels_in_the_wheel() -> None:
+    project = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    files = [
+        path
+        for folder in ("app", "migrations", "sql")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert len(files) > 10
+    assert [str(path) for path in files if not any(fnmatch(path.name, pattern) for pattern in patterns)] == []

@@ -1,0 +1,1 @@
+DROP TABLE pgretrieve.embedding_cache, pgretrieve.inference_services;
