@@ -11,7 +11,7 @@ from app.db.engine import connection, raw
 from app.errors import InvalidRequest, Problem
 from app.inference.registry import Inference
 from app.retrieval.plan import Bind, Inputs, Plan
-from app.retrieval.templates import MissingInput, fill
+from app.retrieval.templates import MissingInput, fill, input_names
 from app.telemetry import Timings
 
 INPUTS = ("body", "inputs")
@@ -73,8 +73,6 @@ async def _embed(text: Any, service: str, task: Any, inference: Inference) -> An
 
 
 def _place(bind: Bind) -> tuple[str | int, ...]:
-    from app.retrieval.templates import input_names
-
     names = input_names(bind.value)
     return (*INPUTS, min(names)) if names else INPUTS
 
@@ -98,7 +96,8 @@ async def execute(
                 async with driver.pipeline():
                     await driver.execute(*_set_local(settings))
                     cursor = await driver.execute(plan.text, parameters)
-                    await driver.commit()
+                    # Not driver.commit(), which waits for an answer of its own: a second round trip, 0.1 ms.
+                    await driver.execute("COMMIT")
                 rows = await cursor.fetchall()
             except (
                 psycopg.errors.UndefinedTable,

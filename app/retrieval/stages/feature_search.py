@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from app.errors import Problem
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.retrieval.fusion import Fusion, fuse, normalised
-from app.retrieval.plan import Embed
+from app.retrieval.plan import Embed, constant
 from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 from app.retrieval.templates import Template
 from app.retrieval.vectors import as_vector, distance, index_distance, score, vector_type
@@ -101,8 +101,8 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
         ]
         found = searches[0] if len(searches) == 1 else self._fused(searches, to)
         rank = sa.func.row_number().over(order_by=[found.c.score.desc(), found.c.document_id]).label("rank")
-        final = to.binds.add(f"{to.prefix}_final_top_k", sa.BigInteger(), self.final_top_k)
-        return sa.select(found.c.document_id, found.c.score, rank).order_by(sa.text("rank")).limit(final)
+        rows = sa.select(found.c.document_id, found.c.score, rank).order_by(sa.text("rank"))
+        return rows.limit(constant(self.final_top_k))
 
     def _search(self, n: int, search: Search, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         """The rows of one search, best first, with exact scores."""
@@ -112,7 +112,6 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
         column, hint = documents.c[config.column], f"{to.prefix}_query_{n}"
         query = _query_bind(search, config, hint, to)
         to.ef_search = max(to.ef_search, search.top_k)
-        top_k = to.binds.add(f"{to.prefix}_top_k_{n}", sa.BigInteger(), search.top_k)
         where = [column.is_not(None), *self._where(n, search, source, to)]
 
         exact = distance(config.metric, column, query).label("distance")
@@ -120,13 +119,13 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
         coarse = source is None and config.index_state == "ready" and config.index_method
         if coarse in ("hnsw_halfvec", "hnsw_binary"):
             # The index orders by a coarser distance than the score's: more rows, re-scored with the whole vectors.
-            wider = sa.literal_column(str(BINARY_OVERSAMPLING)) * top_k if coarse == "hnsw_binary" else top_k
-            coarsely = near.order_by(index_distance(config, column, query)).limit(wider)
+            wider = search.top_k * (BINARY_OVERSAMPLING if coarse == "hnsw_binary" else 1)
+            coarsely = near.order_by(index_distance(config, column, query)).limit(constant(wider))
             candidates = coarsely.cte(f"{to.prefix}_candidates_{n}")
             near = sa.select(candidates.c.document_id, candidates.c.distance).order_by(candidates.c.distance)
         else:
             near = near.order_by(exact.element)
-        nearest = near.limit(top_k).subquery(f"nearest_{n}")
+        nearest = near.limit(constant(search.top_k)).subquery(f"nearest_{n}")
         scored = score(config.metric, nearest.c.distance)
         rows = sa.select(nearest.c.document_id, scored.label("score"))
         if search.min_score is not None:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from app.retrieval.plan import constant
 from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType, whole_namespace
 
 
@@ -27,7 +28,5 @@ class Limit(SqlStage, frozen=True, kw_only=True):
         if source is None:
             everywhere = to.where_parsed(to.everywhere, to.catalog.documents, "request_filter")
             source = whole_namespace(to, *everywhere).cte(f"{to.prefix}_documents")
-        rows = to.binds.add(f"{to.prefix}_limit", sa.BigInteger(), self.limit)
-        skipped = to.binds.add(f"{to.prefix}_offset", sa.BigInteger(), self.offset)
         columns = (source.c.document_id, source.c.score, source.c.rank)
-        return sa.select(*columns).order_by(source.c.rank).limit(rows).offset(skipped)
+        return sa.select(*columns).order_by(source.c.rank).limit(constant(self.limit)).offset(constant(self.offset))

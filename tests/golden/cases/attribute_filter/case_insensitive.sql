@@ -5,7 +5,7 @@ WHERE coalesce(jsonb_path_exists(d.payload, CAST(%(s1_filter_path)s AS JSONPATH)
 s2_limit AS 
 (SELECT s1_attribute_filter.document_id AS document_id, s1_attribute_filter.score AS score, s1_attribute_filter.rank AS rank 
 FROM s1_attribute_filter ORDER BY s1_attribute_filter.rank 
- LIMIT CAST(%(s2_limit)s AS BIGINT) OFFSET CAST(%(s2_offset)s AS BIGINT)), 
+ LIMIT 2 OFFSET 0), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

@@ -2,16 +2,16 @@ WITH s1_candidates_1 AS
 (SELECT d.document_id AS document_id, d.bits <=> CAST(%(s1_query_1)s AS VECTOR(4100)) AS distance 
 FROM golden.documents AS d 
 WHERE d.bits IS NOT NULL ORDER BY CAST(binary_quantize(d.bits) AS BIT(4100)) <~> CAST(binary_quantize(CAST(%(s1_query_1)s AS VECTOR(4100))) AS BIT(4100)) 
- LIMIT 8 * CAST(%(s1_top_k_1)s AS BIGINT)), 
+ LIMIT 24), 
 s1_search_1 AS 
 (SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
 FROM (SELECT s1_candidates_1.document_id AS document_id, s1_candidates_1.distance AS distance 
 FROM s1_candidates_1 ORDER BY s1_candidates_1.distance 
- LIMIT CAST(%(s1_top_k_1)s AS BIGINT)) AS nearest_1), 
+ LIMIT 3) AS nearest_1), 
 s1_feature_search AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 
 FROM s1_search_1 ORDER BY rank 
- LIMIT CAST(%(s1_final_top_k)s AS BIGINT)), 
+ LIMIT 25), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

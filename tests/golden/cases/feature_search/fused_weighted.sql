@@ -3,13 +3,13 @@ WITH s1_search_1 AS
 FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
 WHERE d.v IS NOT NULL ORDER BY d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) 
- LIMIT CAST(%(s1_top_k_1)s AS BIGINT)) AS nearest_1), 
+ LIMIT 3) AS nearest_1), 
 s1_search_2 AS 
 (SELECT nearest_2.document_id AS document_id, 1 / CAST((1 + nearest_2.distance) AS DOUBLE PRECISION) AS score 
 FROM (SELECT d.document_id AS document_id, d.far <-> CAST(%(s1_query_2)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
 WHERE d.far IS NOT NULL ORDER BY d.far <-> CAST(%(s1_query_2)s AS VECTOR(16)) 
- LIMIT CAST(%(s1_top_k_2)s AS BIGINT)) AS nearest_2), 
+ LIMIT 3) AS nearest_2), 
 s1_hits AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank, CAST(%(s1_weight_1)s AS DOUBLE PRECISION) AS weight 
 FROM s1_search_1 UNION ALL SELECT s1_search_2.document_id AS document_id, s1_search_2.score AS score, row_number() OVER (ORDER BY s1_search_2.score DESC, s1_search_2.document_id) AS rank, CAST(%(s1_weight_2)s AS DOUBLE PRECISION) AS weight 
@@ -18,7 +18,7 @@ s1_feature_search AS
 (SELECT fused.document_id AS document_id, fused.score AS score, row_number() OVER (ORDER BY fused.score DESC, fused.document_id) AS rank 
 FROM (SELECT s1_hits.document_id AS document_id, sum(s1_hits.weight * s1_hits.score) AS score 
 FROM s1_hits GROUP BY s1_hits.document_id) AS fused ORDER BY rank 
- LIMIT CAST(%(s1_final_top_k)s AS BIGINT)), 
+ LIMIT 2), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

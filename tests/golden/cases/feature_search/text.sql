@@ -3,11 +3,11 @@ WITH s1_search_1 AS
 FROM (SELECT d.document_id AS document_id, d.text <=> CAST(%(s1_query_1)s AS VECTOR(8)) AS distance 
 FROM golden.documents AS d 
 WHERE d.text IS NOT NULL ORDER BY d.text <=> CAST(%(s1_query_1)s AS VECTOR(8)) 
- LIMIT CAST(%(s1_top_k_1)s AS BIGINT)) AS nearest_1), 
+ LIMIT 1) AS nearest_1), 
 s1_feature_search AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 
 FROM s1_search_1 ORDER BY rank 
- LIMIT CAST(%(s1_final_top_k)s AS BIGINT)), 
+ LIMIT 25), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

@@ -4,7 +4,7 @@ FROM golden.documents AS d),
 s1_limit AS 
 (SELECT s1_documents.document_id AS document_id, s1_documents.score AS score, s1_documents.rank AS rank 
 FROM s1_documents ORDER BY s1_documents.rank 
- LIMIT CAST(%(s1_limit)s AS BIGINT) OFFSET CAST(%(s1_offset)s AS BIGINT)), 
+ LIMIT 2 OFFSET 10), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

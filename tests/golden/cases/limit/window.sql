@@ -3,15 +3,15 @@ WITH s1_search_1 AS
 FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
 WHERE d.v IS NOT NULL ORDER BY d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) 
- LIMIT CAST(%(s1_top_k_1)s AS BIGINT)) AS nearest_1), 
+ LIMIT 100) AS nearest_1), 
 s1_feature_search AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 
 FROM s1_search_1 ORDER BY rank 
- LIMIT CAST(%(s1_final_top_k)s AS BIGINT)), 
+ LIMIT 25), 
 s2_limit AS 
 (SELECT s1_feature_search.document_id AS document_id, s1_feature_search.score AS score, s1_feature_search.rank AS rank 
 FROM s1_feature_search ORDER BY s1_feature_search.rank 
- LIMIT CAST(%(s2_limit)s AS BIGINT) OFFSET CAST(%(s2_offset)s AS BIGINT)), 
+ LIMIT 2 OFFSET 3), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 

@@ -7,7 +7,7 @@ FROM s1_documents JOIN golden.documents AS d ON d.document_id = s1_documents.doc
 s2_limit AS 
 (SELECT s1_sort_attribute.document_id AS document_id, s1_sort_attribute.score AS score, s1_sort_attribute.rank AS rank 
 FROM s1_sort_attribute ORDER BY s1_sort_attribute.rank 
- LIMIT CAST(%(s2_limit)s AS BIGINT) OFFSET CAST(%(s2_offset)s AS BIGINT)), 
+ LIMIT 3 OFFSET 0), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
 FROM pgretrieve.namespaces 
