@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import upserts
 from bench.overhead import Measured, Sizes, measure
 
 LIMIT = 1.6
@@ -23,12 +24,25 @@ def main() -> None:
         console.status(f"Loading {sizes.documents:,} documents and measuring …"),
         tempfile.TemporaryDirectory() as name,
     ):
-        measured = measure(Path(name), sizes)
+        measured = measure(Path(name, "search"), sizes)
+        rates = upserts.measure(Path(name, "upserts"), sizes.upserts)
     console.print(_table(measured, sizes))
+    console.print(_rates(rates))
     console.print(f"[dim]{_machine()}[/dim]")
     if file is not None:
         found = [{**asdict(each), "ratio_p50": each.ratio} for each in measured]
-        file.write_text(json.dumps({"machine": _machine(), "sizes": asdict(sizes), "overhead": found}, indent=2) + "\n")
+        file.write_text(
+            json.dumps(
+                {
+                    "machine": _machine(),
+                    "sizes": asdict(sizes),
+                    "overhead": found,
+                    "upserts": [asdict(rate) for rate in rates],
+                },
+                indent=2,
+            )
+            + "\n"
+        )
 
 
 def _arguments() -> tuple[Sizes, Path | None]:
@@ -55,6 +69,17 @@ def _table(measured: list[Measured], sizes: Sizes) -> Table:
             figures = [f"{ms:.2f}" for ms in (latency.p50, latency.p95, latency.p99, latency.mean)]
             table.add_row(str(each.clients), name, *figures, ratio, end_section=name == "pgretrieve")
     table.caption = f"p50 ratio: pgretrieve / baseline, at most {LIMIT} with one client"
+    return table
+
+
+def _rates(rates: list[upserts.Rate]) -> Table:
+    table = Table(title="Upserts of one client over HTTP, and COPY in binary, into indexed tables, documents a second")
+    for column in ("dimensions", "documents", "pgretrieve", "COPY", "ratio"):
+        table.add_column(column, justify="right")
+    for rate in rates:
+        table.add_row(
+            str(rate.dimension), f"{rate.documents:,}", f"{rate.service:,.0f}", f"{rate.copy:,.0f}", f"{rate.ratio:.2f}"
+        )
     return table
 
 

@@ -37,9 +37,10 @@ class Sizes:
 
     documents: int = 20_000
     requests: int = 3_000
-    clients: int = 8
+    clients: int = 16
     top_k: int = 100
     final_top_k: int = 25
+    upserts: int = 5_000
 
 
 @dataclass(frozen=True, slots=True)
