@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from app.inference import base
 from app.inference.base import ServiceInfo, Task, Vectors
 from app.settings import Settings
 
@@ -29,7 +30,7 @@ def fake_vector(text: str, dimension: int) -> Vectors:
 class FakeService:
     """Set `error`, `answer`, `hold` or `reason` to make it fail; `calls` has texts and task of each call."""
 
-    def __init__(self, name: str = "fake", dimension: int = 8, max_batch: int = 2048) -> None:
+    def __init__(self, name: str = "fake", dimension: int = 8, max_batch: int = 2048, *, remote: bool = False) -> None:
         self.info = ServiceInfo(
             name=name,
             provider="test",
@@ -40,6 +41,7 @@ class FakeService:
             description="Hashes.",
             licence="none",
             max_batch=max_batch,
+            remote=remote,
         )
         self.calls: list[tuple[list[str], Task]] = []
         self.reason: str | None = None
@@ -56,14 +58,14 @@ class FakeService:
     def unavailable(self) -> str | None:
         return self.reason
 
-    async def embed_texts(self, texts: Sequence[str], task: Task) -> Vectors:
+    async def embed_texts(self, texts: Sequence[str], task: Task) -> base.Answer:
         self.calls.append((list(texts), task))
         self.called.set()
         if self.hold is not None:
             await self.hold.wait()
         if self.error is not None:
             raise self.error
-        return self._answered(np.stack([fake_vector(text, self.info.dimension) for text in texts]))
+        return base.Answer(self._answered(np.stack([fake_vector(text, self.info.dimension) for text in texts])))
 
     async def close(self) -> None:
         self.closed = True

