@@ -1,4 +1,4 @@
-"""The pgretrieve command: serve, migrate, demo."""
+"""The pgretrieve command: serve, migrate, demo; keys and doctor are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -10,11 +10,12 @@ import click
 from pydantic import ValidationError
 
 from app import __version__, service
+from app.commands.doctor import doctor
+from app.commands.keys import keys
+from app.commands.options import data_dir_option, settings_of
 from app.db import migrate as migrations
 from app.demo import walkthrough
-from app.errors import PgretrieveError
-from app.settings import Settings
-from app.telemetry import configure_logging
+from app.errors import InvalidRequest, PgretrieveError
 
 
 class PlainErrors(click.Group):
@@ -23,6 +24,8 @@ class PlainErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except InvalidRequest as error:
+            raise click.ClickException("\n  ".join(problem.message for problem in error.problems)) from error
         except PgretrieveError as error:
             raise click.ClickException(error.message) from error
         except ValidationError as error:
@@ -58,15 +61,6 @@ def until_stopped() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _settings(**chosen: Any) -> Settings:
-    settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
-    configure_logging(settings.log_level)
-    return settings
-
-
-data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="Data of the embedded server.")
-
-
 @main.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
@@ -74,7 +68,7 @@ data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), he
 @click.option("--worker/--no-worker", default=None, help="Run background jobs in this process too.")
 def serve(host: str | None, port: int | None, data_dir: Path | None, worker: bool | None) -> None:
     """Serve the API until it is told to stop. Without DATABASE_URL on an embedded PostgreSQL."""
-    settings = _settings(host=host, port=port, data_dir=data_dir, worker=worker)
+    settings = settings_of(host=host, port=port, data_dir=data_dir, worker=worker)
     with until_stopped(), service.database(settings) as url:
         migrations.check_current(url)
         key = service.root_key(settings)
@@ -93,7 +87,7 @@ def serve(host: str | None, port: int | None, data_dir: Path | None, worker: boo
 @click.option("--sql", is_flag=True, help="Print the statements instead of running them.")
 def migrate(data_dir: Path | None, sql: bool) -> None:
     """Bring the database to the newest schema."""
-    settings = _settings(data_dir=data_dir)
+    settings = settings_of(data_dir=data_dir)
     if sql:
         migrations.upgrade("", sql=True)
         return
@@ -110,7 +104,7 @@ def migrate(data_dir: Path | None, sql: bool) -> None:
 @click.option("--once", is_flag=True, envvar="ONCE", help="End after the walk instead of serving on.")
 def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) -> None:
     """Walk through the whole workflow on real data, over HTTP, and serve on."""
-    settings = _settings(host=host, port=port, data_dir=data_dir)
+    settings = settings_of(host=host, port=port, data_dir=data_dir)
     with until_stopped(), service.database(settings) as url:
         migrations.check_current(url)
         key = service.root_key(settings)
@@ -119,6 +113,9 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
             if not once:
                 walkthrough.serve_on(base_url, key.file, url)
 
+
+main.add_command(keys)
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main()

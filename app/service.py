@@ -1,5 +1,6 @@
 """A service with all that it needs around it: the database (started here when none is given), its schema, its key."""
 
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 import psycopg
 import uvicorn
 
-from app.db import migrate
+from app.db import embedded, migrate
 from app.db.embedded import EmbeddedServer
 from app.db.requirements import check_server
-from app.domain import keys
+from app.domain import root_key as root_keys
 from app.errors import Unavailable
 from app.main import create_app
 from app.settings import Settings
@@ -37,6 +38,29 @@ def database(settings: Settings) -> Iterator[str]:
         yield server.url
 
 
+@contextmanager
+def existing_database(settings: Settings) -> Iterator[str]:
+    """The same for commands beside a service: the embedded server that runs is used, whoever started it.
+
+    One that is stopped runs for the while; data that nobody has made yet are not made here.
+    """
+    if settings.database_url is None:
+        url = embedded.running(settings.data_dir)
+        if url is None and not embedded.exists(settings.data_dir):
+            raise Unavailable(
+                f"There is no database in {settings.data_dir}. Start `pgretrieve serve` once, or say where it is: "
+                "--data-dir (PGRETRIEVE_DATA_DIR) or DATABASE_URL.",
+                code="no_database",
+            )
+        if url is not None:
+            migrate.check_current(url)
+            yield url
+            return
+    with database(settings) as url:
+        migrate.check_current(url)
+        yield url
+
+
 def _check(url: str) -> None:
     try:
         with psycopg.connect(url, connect_timeout=10) as conn:
@@ -56,7 +80,7 @@ class RootKey:
 def root_key(settings: Settings) -> RootKey:
     if settings.root_key is not None:
         return RootKey(settings.root_key.get_secret_value(), None)
-    key, path = keys.kept_root_key(settings.data_dir)
+    key, path = root_keys.kept_root_key(settings.data_dir)
     return RootKey(key, str(path))
 
 
@@ -68,7 +92,8 @@ def server(settings: Settings, url: str, key: str) -> uvicorn.Server:
         port=settings.port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=20,
+        # Every request that has begun ends within its time.
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 5,
         lifespan="on",
     )
     return uvicorn.Server(config)
@@ -106,4 +131,4 @@ def in_background(settings: Settings, url: str, key: str) -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         running.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=settings.request_timeout_s + 10)

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex, DropSchema
 
-from app.retrieval.catalog import VectorConfig
-from app.retrieval.vectors import index_expression, index_operator_class, vector_type
+from app.retrieval.catalog import VectorConfig, vector_type
+from app.retrieval.vectors import index_expression, index_operator_class
 from app.settings import Settings
 
 
@@ -27,7 +27,7 @@ def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
         sa.Column("metadata", JSONB, nullable=False, comment="The service's side of it: _internal.metadata."),
         sa.Column("created_at", time, nullable=False, server_default=now, comment="When it first came."),
         sa.Column("updated_at", time, nullable=False, server_default=now, comment="When it last came."),
-        *(vector_column(config) for config in configs),
+        *(vector_column(config) for config in configs if config.kind != "multi"),
         # Serves lists of one collection, in their order.
         sa.Index("documents_collection", "collection_id", "document_id"),
         schema=schema,
@@ -41,6 +41,21 @@ def vector_column(config: VectorConfig) -> sa.Column[Any]:
         vector_type(config),
         nullable=True,
         comment=f"Vector config {config.name!r}, {config.metric}.",
+    )
+
+
+def side_table(schema: str, config: VectorConfig) -> sa.Table:
+    """The table of a multi-vector."""
+    documents = documents_table(schema, ())
+    document = sa.ForeignKey(documents.c.document_id, ondelete="CASCADE")
+    return sa.Table(
+        config.side_table,
+        documents.metadata,
+        sa.Column("document_id", sa.Text(), document, primary_key=True, comment="The document."),
+        sa.Column("position", sa.Integer(), primary_key=True, comment="Of this vector in the document's, from 0."),
+        sa.Column("vector", vector_type(config), nullable=False, comment="The vector."),
+        schema=schema,
+        comment=f"Vector config {config.name!r}, {config.metric}: several vectors per document, one row each.",
     )
 
 
@@ -62,11 +77,23 @@ def vector_index(schema: str, config: VectorConfig, settings: Settings) -> sa.In
 async def create_namespace(
     conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig], settings: Settings
 ) -> None:
-    """Create schema, table and indexes; the table is empty, so that building in the transaction costs nothing."""
-    await conn.execute(CreateSchema(schema))
-    await conn.run_sync(documents_table(schema, configs).metadata.create_all, checkfirst=False)
+    """Create schema, tables and indexes; all is empty, so that building in the transaction costs nothing."""
+    await create_tables(conn, schema, configs)
     for config in configs:
         await create_index(conn, schema, config, settings)
+
+
+async def create_tables(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:
+    """Create the schema and its tables, without vector indexes."""
+    await conn.execute(CreateSchema(schema))
+    await conn.run_sync(documents_table(schema, configs).metadata.create_all, checkfirst=False)
+    await create_side_tables(conn, schema, configs)
+
+
+async def create_side_tables(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:
+    for config in configs:
+        if config.kind == "multi":
+            await conn.run_sync(side_table(schema, config).create, checkfirst=False)
 
 
 async def create_index(conn: AsyncConnection, schema: str, config: VectorConfig, settings: Settings) -> None:
@@ -88,14 +115,16 @@ async def create_index_concurrently(
 
 
 async def add_vector_columns(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:
-    """Add nullable columns: a change of the catalog only, whatever the number of rows."""
+    """Add nullable columns, and tables for multi-vectors: a change of the catalog only, whatever the number of rows."""
 
     def add(sync: sa.Connection) -> None:
         operations = Operations(MigrationContext.configure(sync))
         for config in configs:
-            operations.add_column("documents", vector_column(config), schema=schema)
+            if config.kind != "multi":
+                operations.add_column("documents", vector_column(config), schema=schema)
 
     await conn.run_sync(add)
+    await create_side_tables(conn, schema, configs)
 
 
 async def drop_namespace(conn: AsyncConnection, schema: str) -> None:

@@ -45,14 +45,14 @@ def sql_name(raw: str, reserved: frozenset[str], *, suffix_room: int = 0) -> str
     return f"{readable[: limit - 9]}_{digest}"
 
 
-def names(raw: str, reserved: frozenset[str]) -> Iterator[str]:
+def names(raw: str, reserved: frozenset[str], *, suffix_room: int = 0) -> Iterator[str]:
     """Names for `raw`, the best first; eight characters of a hash can be met on purpose, so callers take a free one."""
-    yield sql_name(raw, reserved)
-    yield sql_name(raw, reserved | {raw})
+    yield sql_name(raw, reserved, suffix_room=suffix_room)
+    yield sql_name(raw, reserved | {raw}, suffix_room=suffix_room)
     for n in count(1):
-        yield sql_name(f"{raw}\0{n}", reserved)
+        yield sql_name(f"{raw}\0{n}", reserved, suffix_room=suffix_room)
 
 
-def free_name(raw: str, reserved: frozenset[str], taken: Container[str]) -> str:
+def free_name(raw: str, reserved: frozenset[str], taken: Container[str], *, suffix_room: int = 0) -> str:
     """The best of these that is not taken."""
-    return next(name for name in names(raw, reserved) if name not in taken)
+    return next(name for name in names(raw, reserved, suffix_room=suffix_room) if name not in taken)

@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, make_url, pool
+from sqlalchemy import Connection, create_engine, make_url, pool
 
 from app.db.statements import statement
 from app.errors import Unavailable
@@ -35,12 +35,22 @@ def head() -> str:
     return found
 
 
+def revision(conn: Connection) -> str | None:
+    """The revision that this database is at; None before the first migration."""
+    exists = conn.execute(statement("has_catalog")).scalar_one()
+    return conn.execute(statement("schema_revision")).scalar_one_or_none() if exists else None
+
+
+def knows(other: str) -> bool:
+    """Whether this installation has a migration of that revision."""
+    return any(script.revision == other for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+
+
 def check_current(url: str) -> None:
     """Refuse a database whose schema is not the one that this code was written for."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool)
     with engine.connect() as conn:
-        exists = conn.execute(statement("has_catalog")).scalar_one()
-        current = conn.execute(statement("schema_revision")).scalar_one_or_none() if exists else None
+        current = revision(conn)
     if current != head():
         raise Unavailable(
             f"The database's schema is at revision {current or 'none'}, this version needs {head()}. "

@@ -2,23 +2,53 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
+from app.domain.access import EVERYTHING, SCOPES, WHOLE_SERVER, Principal
+from app.errors import Conflict, Forbidden, NotFound, Problems, Unauthorized
 
 ROOT = "root"
-EVERYTHING = "*"
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a request comes from: the key's id (never the key) and what it may do."""
+class Key:
+    """A key as it is stored; `status` is active, expired or revoked, by the database's clock."""
 
     key_id: str
-    scopes: frozenset[str]
+    name: str
+    scopes: list[str]
+    namespaces: list[str] | None
+    status: str
+    created_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key that is to be made. `namespaces`: ids or names; one that does not exist counts as an id."""
+
+    name: str
+    scopes: Sequence[str]
+    namespaces: Sequence[str] | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A key that is in force, and for how many seconds more; None: it does not end by itself."""
+
+    principal: Principal
+    seconds_left: float | None
 
 
 def new_key() -> str:
@@ -29,29 +59,113 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-async def find(conn: AsyncConnection, hashed: bytes) -> Principal | None:
-    """The key of that hash, if it is neither revoked nor over."""
+async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
+    """The key of that hash; None for one that never was, `Unauthorized` for one that has ended."""
     row = (await conn.execute(statement("find_key"), {"key_hash": hashed})).one_or_none()
-    return Principal(row.key_id, frozenset(row.scopes)) if row else None
+    if row is None:
+        return None
+    if row.revoked_at is not None:
+        raise Unauthorized("This API key was revoked; ask for another one.", code="key_revoked")
+    if row.seconds_left is not None and row.seconds_left <= 0:
+        message = f"This API key ended at {row.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}; ask for another one."
+        raise Unauthorized(message, code="key_expired")
+    namespaces = None if row.namespaces is None else frozenset(row.namespaces)
+    return Found(Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at), row.seconds_left)
+
+
+def check(wanted: Wanted, now: datetime) -> None:
+    """Find everything that is wrong with a key that is to be made."""
+    problems = Problems()
+    if not 1 <= len(wanted.name) <= LONGEST_NAME or "\0" in wanted.name:
+        problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
+    if not wanted.scopes:
+        problems.add(("body", "scopes"), "no_scopes", f"Give at least one scope: {', '.join(SCOPES)}.")
+    for n, scope in enumerate(wanted.scopes):
+        if scope not in SCOPES and scope != EVERYTHING:
+            message = f"No scope {scope!r}; the scopes are {', '.join(SCOPES)}, and {EVERYTHING} for all of them."
+            problems.add(("body", "scopes", n), "unknown_scope", message)
+        elif wanted.namespaces is not None and scope in (WHOLE_SERVER, EVERYTHING):
+            message = f"A key that is limited to namespaces has no scope {scope!r}; name others, or do not limit it."
+            problems.add(("body", "scopes", n), "scope_of_whole_server", message)
+    if wanted.namespaces is not None:
+        if not wanted.namespaces:
+            message = "Name at least one namespace, or leave this out: then the key sees all of them."
+            problems.add(("body", "namespaces"), "no_namespaces", message)
+        for n, namespace in enumerate(wanted.namespaces):
+            if not 1 <= len(namespace) <= 128 or "\0" in namespace:
+                problems.add(("body", "namespaces", n), "bad_name", "An id or a name has 1 to 128 characters.")
+    if wanted.expires_at is not None and wanted.expires_at <= now:
+        problems.add(("body", "expires_at"), "bad_expiry", "A key must end in the future.")
+    problems.refuse()
+
+
+def bounded(wanted: Wanted, maker: Principal) -> Wanted:
+    """Nobody gives what they do not have: no scope, no place, no time beyond their own. Unsaid, the end is theirs."""
+    if maker.namespaces is not None:
+        raise Forbidden("A key that is limited to namespaces cannot make keys.")
+    missing = [scope for scope in wanted.scopes if scope not in maker.scopes and EVERYTHING not in maker.scopes]
+    if missing:
+        raise Forbidden(f"This key does not have {', '.join(missing)}, so it cannot give that.", scopes=missing)
+    if maker.expires_at is None:
+        return wanted
+    if wanted.expires_at is not None and wanted.expires_at > maker.expires_at:
+        raise Forbidden(f"This key ends at {maker.expires_at.isoformat()}; one that it makes cannot outlast it.")
+    return replace(wanted, expires_at=wanted.expires_at or maker.expires_at)
+
+
+async def create(conn: AsyncConnection, wanted: Wanted, created_by: str) -> tuple[str, Key, list[str]]:
+    """Store a checked key. Answers the key itself, here and nowhere else; its row; the namespaces that do not exist."""
+    namespaces, absent = await _resolved(conn, wanted.namespaces)
+    key = new_key()
+    row: dict[str, Any] = {"key_id": f"key_{secrets.token_hex(12)}", "key_hash": hash_key(key), "name": wanted.name}
+    row |= {"scopes": sorted(set(wanted.scopes)), "namespaces": namespaces}
+    row |= {"expires_at": wanted.expires_at, "created_by": created_by}
+    await conn.execute(statement("insert_key"), row)
+    return key, await get(conn, row["key_id"]), absent
+
+
+async def _resolved(conn: AsyncConnection, identifiers: Sequence[str] | None) -> tuple[list[str] | None, list[str]]:
+    """Ids for ids or names, and which of them do not exist; those are taken for ids of namespaces to come."""
+    if identifiers is None:
+        return None, []
+    rows = await conn.execute(statement("resolve_namespaces"), {"identifiers": list(identifiers)})
+    known = {row.identifier: row.namespace_id for row in rows}
+    absent = [identifier for identifier in dict.fromkeys(identifiers) if identifier not in known]
+    return sorted({known.get(identifier, identifier) for identifier in identifiers}), absent
+
+
+async def get(conn: AsyncConnection, key_id: str) -> Key:
+    row = (await conn.execute(statement("list_keys"), {"key_id": key_id, "after": None, "limit": 1})).one_or_none()
+    if row is None:
+        raise NotFound("key", key_id)
+    return Key(**row._mapping)
+
+
+async def list_page(conn: AsyncConnection, *, after: str | None, limit: int) -> tuple[list[Key], int]:
+    """A page of keys in the order of their ids, those that have ended too; and how many there are."""
+    rows = await conn.execute(statement("list_keys"), {"key_id": None, "after": after, "limit": limit})
+    total: int = (await conn.execute(statement("count_keys"))).scalar_one()
+    return [Key(**row._mapping) for row in rows], total
+
+
+async def revoke(conn: AsyncConnection, key_id: str) -> Key:
+    """End a key; one that has ended already stays as it is."""
+    if key_id == ROOT:
+        message = (
+            "The root key cannot be revoked. To replace it, start the service with another PGRETRIEVE_ROOT_KEY, "
+            "or without its file root.key: a new one is made."
+        )
+        raise Conflict(message, code="root_key")
+    await conn.execute(statement("revoke_key"), {"key_id": key_id})
+    return await get(conn, key_id)
+
+
+async def note_uses(conn: AsyncConnection, uses: Mapping[str, datetime]) -> None:
+    """Write when keys were last used. Rows that another process is writing are left to it: it was used just now."""
+    await conn.execute(statement("note_key_uses"), {"key_ids": list(uses), "used_at": list(uses.values())})
 
 
 async def set_root(conn: AsyncConnection, key: str) -> None:
     """Make this the root key; the one before it ends."""
     values = {"key_id": ROOT, "key_hash": hash_key(key), "name": "root key", "scopes": [EVERYTHING]}
     await conn.execute(statement("put_key"), values)
-
-
-def root_key_file(data_dir: Path) -> Path:
-    return data_dir / "root.key"
-
-
-def kept_root_key(data_dir: Path) -> tuple[str, Path]:
-    """The root key of this data directory, made at the first start, in a file that only its owner reads."""
-    path = root_key_file(data_dir)
-    if path.exists():
-        return path.read_text(encoding="ascii").strip(), path
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = new_key()
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(f"{key}\n", encoding="ascii")
-    return key, path

@@ -1,9 +1,46 @@
 -- find_key --
--- A key that is in force, by its hash.
-SELECT key_id, scopes FROM pgretrieve.api_keys
-WHERE key_hash = :key_hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+-- A key by its hash, also one that has ended; how long it holds is told by the database's clock.
+SELECT key_id, scopes, namespaces, expires_at, revoked_at,
+    CAST(extract(epoch FROM expires_at - now()) AS double precision) AS seconds_left
+FROM pgretrieve.api_keys WHERE key_hash = :key_hash;
+
+-- list_keys --
+-- One key, or a page of them.
+SELECT key_id, name, scopes, namespaces,
+    CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'active' END AS status,
+    created_by, created_at, expires_at, revoked_at, last_used_at
+FROM pgretrieve.api_keys
+WHERE (CAST(:key_id AS text) IS NULL OR key_id = :key_id) AND (CAST(:after AS text) IS NULL OR key_id > :after)
+ORDER BY key_id LIMIT :limit;
+
+-- count_keys --
+SELECT count(*) FROM pgretrieve.api_keys;
+
+-- insert_key --
+INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, namespaces, expires_at, created_by)
+VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), CAST(:namespaces AS text[]),
+    CAST(:expires_at AS timestamptz), :created_by);
 
 -- put_key --
-INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes)
-VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]))
-ON CONFLICT (key_id) DO UPDATE SET key_hash = excluded.key_hash, scopes = excluded.scopes, revoked_at = NULL;
+-- The root key, in the place of the one before.
+INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, created_by)
+VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), 'pgretrieve serve')
+ON CONFLICT (key_id) DO UPDATE SET key_hash = excluded.key_hash, scopes = excluded.scopes,
+    namespaces = NULL, expires_at = NULL, revoked_at = NULL;
+
+-- revoke_key --
+UPDATE pgretrieve.api_keys SET revoked_at = now() WHERE key_id = :key_id AND revoked_at IS NULL;
+
+-- note_key_uses --
+-- Rows that are locked are another process's, which writes nearly the same; waiting for them could deadlock.
+WITH used AS (
+    SELECT k.key_id, u.used_at
+    FROM unnest(CAST(:key_ids AS text[]), CAST(:used_at AS timestamptz[])) AS u (key_id, used_at)
+    JOIN pgretrieve.api_keys k USING (key_id)
+    WHERE k.last_used_at IS NULL OR k.last_used_at < u.used_at
+    FOR NO KEY UPDATE OF k SKIP LOCKED)
+UPDATE pgretrieve.api_keys k SET last_used_at = used.used_at FROM used WHERE k.key_id = used.key_id;
+
+-- resolve_namespaces --
+-- The namespaces that these ids or names mean.
+SELECT identifier, namespace_id FROM pgretrieve.namespace_identifiers WHERE identifier = ANY(CAST(:identifiers AS text[]));

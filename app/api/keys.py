@@ -1,0 +1,118 @@
+"""/v1/keys: API keys made, listed and revoked. A key is shown once, by the answer that makes it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, delete, get, post
+from litestar.params import FromPath, JSONBody
+
+from app.api.paging import PAGED, PageQuery, Pagination, page_of, pagination
+from app.api.wire import Input, Json, RuntimeDep
+from app.db.engine import transaction
+from app.domain import keys
+from app.domain.keys import Key, Wanted
+from app.errors import InvalidRequest, Problem
+
+CENTURY_S = 100 * 365 * 86_400
+
+
+class KeyInput(Input, frozen=True):
+    """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), and until when."""
+
+    name: str
+    scopes: list[str]
+    namespaces: list[str] | None = None
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=CENTURY_S)] | None = None
+
+    def wanted(self, now: datetime) -> Wanted:
+        expires_at = self.expires_at
+        if self.ttl_seconds is not None:
+            if expires_at is not None:
+                message = "Give expires_at or ttl_seconds, not both."
+                raise InvalidRequest([Problem(("body", "ttl_seconds"), "both_expiries", message)])
+            expires_at = now + timedelta(seconds=self.ttl_seconds)
+        return Wanted(self.name, self.scopes, self.namespaces, expires_at)
+
+
+class KeyShown(msgspec.Struct, kw_only=True):
+    """A key without itself; `status` is `active`, `expired` or `revoked`."""
+
+    key_id: str
+    name: str
+    scopes: list[str]
+    namespaces: list[str] | None
+    status: str
+    created_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyMade(KeyShown, kw_only=True):
+    """A new key. `key` is what its bearer sends; it cannot be read again."""
+
+    key: str
+    warnings: list[str]
+
+
+class KeyList(msgspec.Struct, kw_only=True):
+    """A page of keys."""
+
+    results: list[KeyShown]
+    pagination: Pagination
+    total_count: int
+
+
+def _fields(key: Key) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in KeyShown.__struct_fields__}
+
+
+@post("/", scope="admin", dto=Json[KeyInput], return_dto=None, status_code=200, operation_id="create_key")
+async def create_key(
+    data: JSONBody[KeyInput], request: Request[Any, Any, Any], runtime: RuntimeDep
+) -> Response[KeyMade]:
+    """Make a key. It has no scope that the key that makes it lacks, and does not outlast it."""
+    maker = request.state.principal
+    now = datetime.now(UTC)
+    wanted = data.wanted(now)
+    keys.check(wanted, now)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        key, stored, absent = await keys.create(conn, keys.bounded(wanted, maker), maker.key_id)
+    warnings = [f"No namespace {name!r} exists; the key will see it once it is created." for name in absent]
+    made = KeyMade(**_fields(stored), key=key, warnings=warnings)
+    return Response(made, headers={"Cache-Control": "no-store"}, status_code=200)
+
+
+@get("/", scope="admin", operation_id="list_keys", **PAGED)
+async def list_keys(runtime: RuntimeDep, paging: PageQuery) -> KeyList:
+    """A page of keys in the order of their ids, those that have ended too."""
+    page = page_of(None, paging, runtime.settings.max_page_size)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        found, total = await keys.list_page(conn, after=page.after, limit=page.size + 1)
+    return KeyList(
+        results=[KeyShown(**_fields(key)) for key in found[: page.size]],
+        pagination=pagination(page, [key.key_id for key in found], total),
+        total_count=total,
+    )
+
+
+@get("/{key_id:str}", scope="admin", operation_id="get_key")
+async def get_key(key_id: FromPath[str], runtime: RuntimeDep) -> KeyShown:
+    """A key by its id."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        return KeyShown(**_fields(await keys.get(conn, key_id)))
+
+
+@delete("/{key_id:str}", scope="admin", status_code=200, operation_id="revoke_key")
+async def revoke_key(key_id: FromPath[str], request: Request[Any, Any, Any], runtime: RuntimeDep) -> KeyShown:
+    """Revoke a key: at once in this process, within `PGRETRIEVE_KEY_CACHE_S` in others. Keys that it made live on."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        revoked = await keys.revoke(conn, key_id)
+    request.app.state.keyring.forget_all()
+    return KeyShown(**_fields(revoked))
+
+
+router = Router("/keys", route_handlers=[create_key, list_keys, get_key, revoke_key], tags=["Keys"])

@@ -1,0 +1,72 @@
+"""Who asks, what they may do, and which namespaces exist for them.
+
+The edge says once, for each request, who asks (`enter`). Where identifiers of namespaces are resolved, those that
+the caller may not see are left out (`visible`): so a hidden namespace answers as one that is not there, in every
+function and whatever was cached. What no request began (commands, jobs) sees all of them.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.errors import Forbidden
+
+SCOPES = {
+    "read": "search, execute retrievers; get and list what is there",
+    "write": "upsert, change and delete documents and what they come from",
+    "manage": "create, change, promote and delete namespaces; store, change and delete retrievers",
+    "admin": "API keys, inference services: what concerns the whole server",
+}
+EVERYTHING = "*"
+# What concerns the whole server is not for keys that shall know only a part of it.
+WHOLE_SERVER = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request comes from: the key's id (never the key), what it may do, and where: None is everywhere."""
+
+    key_id: str
+    scopes: frozenset[str]
+    namespaces: frozenset[str] | None = None
+    expires_at: datetime | None = None
+
+    def may(self, scope: str) -> bool:
+        if scope == WHOLE_SERVER and self.namespaces is not None:
+            return False
+        return scope in self.scopes or EVERYTHING in self.scopes
+
+    def require(self, scope: str) -> None:
+        if self.may(scope):
+            return
+        if scope == WHOLE_SERVER and self.namespaces is not None:
+            message = "A key that is limited to namespaces may not do this, for it concerns the whole server."
+        else:
+            message = f"This needs a key with the scope {scope!r}; this one has {', '.join(sorted(self.scopes))}."
+        raise Forbidden(message, scope=scope)
+
+
+_visible: ContextVar[frozenset[str] | None] = ContextVar("visible_namespaces", default=None)
+
+
+def enter(principal: Principal) -> None:
+    """From here to its end this task (a request has its own) acts for the principal."""
+    _visible.set(principal.namespaces)
+
+
+def visible() -> list[str] | None:
+    """The ids of the namespaces that exist for the caller, as a bind; None is all."""
+    limited = _visible.get()
+    return None if limited is None else sorted(limited)
+
+
+def sees(namespace_id: str) -> bool:
+    limited = _visible.get()
+    return limited is None or namespace_id in limited
+
+
+def require_creatable(namespace_id: str) -> None:
+    """A limited key creates the namespaces of its list only; 403 says nothing of what exists."""
+    if not sees(namespace_id):
+        message = f"This key is limited to some namespaces; {namespace_id!r} is none of them."
+        raise Forbidden(message, code="outside_namespaces")
