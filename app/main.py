@@ -6,12 +6,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
 
-from app import __version__
-from app.api import documents, health, inference, namespaces, retrievers
-from app.api.auth import Keyring, require_key
+from app.api import (
+    aggregation,
+    batches,
+    document_changes,
+    document_lists,
+    documents,
+    execution,
+    health,
+    inference,
+    namespace_lists,
+    namespace_operations,
+    namespaces,
+    openapi,
+    promotion,
+    retrievers,
+    search,
+    stages,
+)
+from app.api import keys as api_keys
+from app.api.auth import Keyring, check_scopes, require_key
 from app.api.problems import HANDLERS
+from app.api.watch import Watch
 from app.api.wire import AnyJson
 from app.db.engine import create_engine, transaction
 from app.domain import keys
@@ -26,6 +43,7 @@ def create_app(
 ) -> Litestar:
     """The application on the database at `url`. The schema is checked before, by `app.service`."""
     runtime = Runtime(settings, create_engine(url, settings), inference_services or Inference.from_settings(settings))
+    keyring = Keyring(runtime)
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
 
     @asynccontextmanager
@@ -34,6 +52,7 @@ def create_app(
             stack.push_async_callback(runtime.engine.dispose)
             stack.push_async_callback(runtime.inference.close)
             await _prepare(runtime, root_key)
+            await stack.enter_async_context(keyring.noting_uses())
             if settings.worker:
                 await stack.enter_async_context(worker.running(direct, settings))
             yield
@@ -43,20 +62,38 @@ def create_app(
 
     v1 = Router(
         "/v1",
-        route_handlers=[namespaces.router, documents.router, retrievers.router, inference.router],
+        route_handlers=[
+            namespaces.router,
+            namespace_lists.router,
+            namespace_operations.router,
+            promotion.router,
+            documents.router,
+            document_changes.router,
+            document_lists.router,
+            aggregation.router,
+            retrievers.router,
+            execution.router,
+            batches.router,
+            search.router,
+            stages.router,
+            inference.router,
+            api_keys.router,
+        ],
         guards=[require_key],
     )
-    return Litestar(
-        route_handlers=[v1, health.router],
+    app = Litestar(
+        route_handlers=[v1, health.router, openapi.openapi_json, openapi.assets()],
         lifespan=[lifespan],
+        middleware=[lambda app: Watch(app, settings.request_timeout_s)],
         dependencies={"runtime": Provide(provide_runtime)},
         exception_handlers=HANDLERS,
         logging_config=None,
         plugins=[AnyJson()],
         request_max_body_size=settings.max_body_bytes,
-        state=State({"keyring": Keyring(runtime)}),
-        openapi_config=OpenAPIConfig(title="pgretrieve", version=__version__, path="/docs"),
+        state=State({"keyring": keyring}),
+        openapi_config=openapi.config(),
     )
+    return check_scopes(app)
 
 
 async def _prepare(runtime: Runtime, root_key: str | None) -> None:

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes (413 above it).")
     max_documents: int = Field(1_000, ge=1, description="Documents in one upsert.")
     max_document_bytes: int = Field(2**20, ge=1024, description="Largest payload plus metadata of one document.")
+    max_multi_vectors: int = Field(1_024, ge=1, description="Vectors in one multi-vector.")
+    max_groups: int = Field(10_000, ge=1, description="Groups in one aggregation, and values in one `distinct`.")
+    idempotency_hours: float = Field(24, gt=0, description="How long the answer to an idempotency key is kept.")
     max_dimension: int = Field(
         16_000, ge=1, le=16_000, description="Largest dimension; pgvector's own limit is 16,000."
     )
@@ -72,6 +75,26 @@ class Settings(BaseSettings):
     max_filter_conditions: int = Field(200, ge=1, description="Conditions in one filter.")
     max_page_size: int = Field(1_000, ge=1, description="Largest `limit` of a list.")
     max_input_bytes: int = Field(2**20, ge=1024, description="Largest `inputs` of one execution.")
+    max_result_page: int = Field(
+        500, ge=1, le=10_000, description="Documents in one page of an execution; larger asks are cut to it and told."
+    )
+    max_batch_queries: int = Field(16, ge=1, le=1_000, description="Queries in one `execute/batch`.")
+    max_batch_concurrency: int = Field(
+        5, ge=1, le=100, description="Queries of one batch that run at a time; keep it well below the pool's size."
+    )
+    request_timeout_s: float = Field(
+        25.0,
+        gt=0,
+        description="Longest time from a request's last byte to its answer's first (503 after it). The official "
+        "client waits 30 seconds.",
+    )
+    legacy_results: bool = Field(
+        True,
+        description="Whether an execution's answer has its documents as `results`, too, which langchain-mixpeek reads.",
+    )
+    max_clone_documents: int = Field(
+        50_000, ge=1, description="Documents in a namespace that is cloned, which is done within the request."
+    )
 
     # Vector indexes
     hnsw_m: int = Field(16, ge=2, le=100, description="HNSW: links of an element in each layer.")
@@ -92,11 +115,36 @@ class Settings(BaseSettings):
     clip_checkpoint: Path | None = Field(
         None, description="An open_clip ViT-B-32 checkpoint (`.pt` or `.safetensors`) for `clip_vit_b32`."
     )
-    inference_timeout_s: float = Field(15.0, gt=0, description="Longest call to an inference service.")
+    model_dir: Path | None = Field(
+        None, description="Folder of models that stored services of the providers `onnx` and `open_clip` may name."
+    )
+    secret_prefix: str = Field(
+        "PGRETRIEVE_SECRET_",
+        pattern="^[A-Z][A-Z0-9_]*_$",
+        description="How the names of the environment variables begin that stored services may refer to as secrets.",
+    )
+    inference_timeout_s: float = Field(
+        15.0, gt=0, description="Longest call to an inference service, with its retries and the wait for its turn."
+    )
     inference_retries: int = Field(2, ge=0, le=10, description="Retries of a call that failed for a passing reason.")
     inference_batch: int = Field(64, ge=1, le=2048, description="Inputs in one call to a service.")
+    inference_concurrency: int = Field(
+        8, ge=1, le=1000, description="Calls of a process to one remote service at a time; others wait."
+    )
+    inference_requests_per_minute: int = Field(
+        3_000, ge=0, description="Calls of a process to one remote service in a minute; 0 is no limit."
+    )
+    inference_cache_mb: int = Field(
+        64, ge=0, description="Memory of a process for vectors of texts that it embedded before; 0 keeps none."
+    )
+    inference_cache_rows: int = Field(
+        100_000,
+        ge=0,
+        description="Vectors of remote services that are kept in the database, the newest; 0 keeps none.",
+    )
     inference_threads: int = Field(2, ge=1, le=256, description="Threads of the local models.")
     max_text_chars: int = Field(100_000, ge=1, description="Longest text that is embedded, in characters.")
+    max_inference_texts: int = Field(256, ge=1, description="Texts in one `POST /v1/inference`.")
 
     # Operation
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")

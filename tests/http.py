@@ -4,15 +4,22 @@ from typing import Any
 
 import httpx
 
+from tests import contract
+
 ROOT_KEY = "pgr_test_root_key_0123456789"
 
 
 class Api:
-    """HTTP with the root key and this test's namespace; answers are JSON, statuses are asserted."""
+    """HTTP with the root key and this test's namespace; answers are JSON, statuses are asserted.
+
+    Each answer is held to the OpenAPI document.
+    """
 
     def __init__(self, http: httpx.Client, namespace: str) -> None:
         self.http = http
+        http.event_hooks = {"response": [contract.check]}
         self.namespace = namespace
+        self.authorization = f"Bearer {ROOT_KEY}"
 
     def __call__(
         self, method: str, path: str, body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None

@@ -1,106 +1,35 @@
-"""Documents: upserted into a namespace; read, listed and deleted in it or in a collection."""
+"""Documents: upserted into a namespace, created in a collection; one read, changed or deleted in either."""
 
-from typing import Annotated, Any
+from typing import Any
+from uuid import uuid4
 
 import msgspec
-from litestar import Request, Router, delete, get, post
-from litestar.datastructures import State
+from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
-from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
+from app.api.document_models import (
+    AnyRequest,
+    Consistency,
+    Fields,
+    Upserted,
+    UpsertInput,
+    UpsertOptions,
+    read_new,
+    shown,
+)
+from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
+from app.api.writing import writing
 from app.db.engine import transaction
-from app.domain import documents
-from app.domain.documents import DIRECT_UPSERT, Document
+from app.domain import document_changes, documents, idempotency
+from app.domain.documents import Document
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
-from app.errors import InvalidRequest, Problem, Problems
-from app.retrieval.filters import parse_filter
+from app.errors import Conflict, InvalidRequest, NotFound, NotOffered, Problem, Problems
+from app.retrieval.catalog import Catalog
 
-AnyRequest = Request[Any, Any, State]
-
-
-class DocumentInput(Input, frozen=True):
-    """A document with its vectors by index name; `payload` is any JSON object and comes back as it was sent."""
-
-    document_id: str
-    vectors: dict[str, Any]
-    payload: dict[str, msgspec.Raw] = {}
-    metadata: dict[str, msgspec.Raw] = {}
-    acl: NotOffered = None
-    source_type: NotOffered = None
-    root_object_id: NotOffered = None
-    root_bucket_id: NotOffered = None
-    source_object_id: NotOffered = None
-    source_document_id: NotOffered = None
-    source_collection_id: NotOffered = None
-    lineage_path: NotOffered = None
-    lineage_chain: NotOffered = None
-    content_hash: NotOffered = None
-
-
-class UpsertOptions(Input, frozen=True):
-    """What a write may ask for. Writes can be found at once here, which is what a token would wait for."""
-
-    write_token: NotOffered = False
-    idempotency_key: NotOffered = None
-
-
-class UpsertInput(Input, frozen=True):
-    """Documents to store; one of an id that exists replaces it whole."""
-
-    reports_refused = True
-
-    documents: Annotated[list[DocumentInput], msgspec.Meta(min_length=1)]
-    collection_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = DIRECT_UPSERT
-    options: UpsertOptions | None = None
-
-
-class ListInput(PageInput, frozen=True):
-    """A page of a collection's documents."""
-
-    filters: Any = None
-    return_vectors: bool = False
-    sort: NotOffered = None
-    search: NotOffered = None
-    partition: NotOffered = None
-    return_presigned_urls: NotOffered = False
-    return_vector_names: NotOffered = None
-    group_by: NotOffered = None
-    select: NotOffered = None
-    expand: NotOffered = None
-
-
-class NamespaceListInput(ListInput, frozen=True):
-    """A page of documents of all collections, or of some."""
-
-    collection_ids: list[str] | None = None
-
-
-class Consistency(msgspec.Struct, kw_only=True):
-    """When a write can be found: here always at once, since it is committed before the answer."""
-
-    retriever_visible: str = "immediate"
-    write_token_available: bool = False
-    expected_visible_within_ms: int = 0
-
-
-class Upserted(msgspec.Struct, kw_only=True):
-    """What was stored."""
-
-    inserted: int
-    document_ids: list[str]
-    unsearchable_document_ids: list[str]
-    consistency: Consistency
-    warnings: list[str]
-
-
-class DocumentList(msgspec.Struct, kw_only=True):
-    """A page of documents."""
-
-    results: list[dict[str, Any]]
-    pagination: Pagination
-    total_documents: int | None = None
+# Paths below a document that the public API has; without a document of such an id they are refused by name.
+BELOW = ("acl", "ancestors", "descendants", "diagnostics", "download", "lineage")
 
 
 @post(
@@ -108,6 +37,7 @@ class DocumentList(msgspec.Struct, kw_only=True):
     dto=Json[UpsertInput],
     return_dto=None,
     status_code=200,
+    scope="write",
     operation_id="upsert_documents",
 )
 async def upsert(
@@ -116,15 +46,31 @@ async def upsert(
     """Store documents with the vectors that they bring; all or none. They can be found as soon as this answers."""
     refused = request.state.refused
     given = _documents(data, runtime, refused)
-    async with transaction(runtime.engine, runtime.settings) as conn:
-        catalog = await lock_catalog(conn, namespace_id, exclusive=False)
+    options = data.options or UpsertOptions()
+    body = await request.body() if options.idempotency_key else b""
+
+    async def store(conn: AsyncConnection, catalog: Catalog) -> Upserted:
+        key = options.idempotency_key
+        if key:
+            answered = await idempotency.claim(conn, catalog.namespace_id, key, body, runtime.settings)
+            if answered is not None:
+                return msgspec.json.decode(answered, type=Upserted)
         await documents.upsert(conn, catalog, given, runtime.settings, data.collection_id, refused)
-    bare = [document.document_id for document in given if not document.vectors]
+        answer = _upserted(given, options.write_token)
+        if key:
+            await idempotency.keep(conn, catalog.namespace_id, key, msgspec.json.encode(answer))
+        return answer
+
+    return await writing(runtime, namespace_id, given, refused, store)
+
+
+def _upserted(given: list[Document], token: bool) -> Upserted:
     return Upserted(
         inserted=len(given),
         document_ids=[document.document_id for document in given],
-        unsearchable_document_ids=bare,
-        consistency=Consistency(),
+        unsearchable_document_ids=[document.document_id for document in given if not document.vectors],
+        write_token=f"wt_{uuid4().hex}" if token else None,
+        consistency=Consistency(write_token_available=token),
         warnings=[],
     )
 
@@ -138,12 +84,40 @@ def _documents(data: UpsertInput, runtime: Runtime, refused: list[Problem]) -> l
     return [Document(d.document_id, d.vectors, encode(d.payload), encode(d.metadata)) for d in data.documents]
 
 
-READ = not_in_query(return_presigned_urls="false", return_vector_names="false", expand="")
+@post(
+    "/collections/{collection:str}/documents",
+    dto=Json[Fields],
+    return_dto=None,
+    status_code=200,
+    scope="write",
+    operation_id="create_document",
+)
+async def create(
+    collection: FromPath[str], data: JSONBody[Fields], request: AnyRequest, runtime: RuntimeDep
+) -> dict[str, Any]:
+    """Create a document; its payload's fields stand at the root of the body, or under `payload`.
+
+    An id is made up when none is given; one that exists is refused.
+    """
+    problems = Problems()
+    given = read_new(data, collection, problems)
+    problems.refuse()
+
+    async def store(conn: AsyncConnection, catalog: Catalog) -> dict[str, Any]:
+        named = documents.by_last_segment(catalog, given)
+        await documents.upsert(conn, catalog, [named], runtime.settings, collection, new=True)
+        return await documents.get(conn, catalog, named.document_id)
+
+    return await writing(runtime, namespace_of(request), [given], [], store)
+
+
+READ = not_in_query(return_presigned_urls="false", expand="")
 
 
 @get(
     "/namespaces/{namespace_id:str}/documents/{document_id:path}",
     guards=[READ],
+    scope="read",
     operation_id="get_namespace_document",
 )
 async def get_namespace_document(
@@ -151,22 +125,28 @@ async def get_namespace_document(
     document_id: FromPath[str],
     runtime: RuntimeDep,
     return_vectors: FromQuery[bool] = False,
+    return_vector_names: FromQuery[str | None] = None,
 ) -> dict[str, Any]:
     """A document of a namespace by its id."""
-    return await _get(runtime, namespace_id, document_id, None, return_vectors)
+    return await _get(runtime, namespace_id, document_id, None, return_vectors, return_vector_names)
 
 
-@get("/documents/{document_id:path}", guards=[READ], operation_id="get_document")
+@get("/documents/{document_id:path}", guards=[READ], scope="read", operation_id="get_document")
 async def get_document(
-    document_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep, return_vectors: FromQuery[bool] = False
+    document_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    return_vectors: FromQuery[bool] = False,
+    return_vector_names: FromQuery[str | None] = None,
 ) -> dict[str, Any]:
     """A document by its id."""
-    return await _get(runtime, namespace_of(request), document_id, None, return_vectors)
+    return await _get(runtime, namespace_of(request), document_id, None, return_vectors, return_vector_names)
 
 
 @get(
     "/collections/{collection:str}/documents/{document_id:path}",
     guards=[READ],
+    scope="read",
     operation_id="get_collection_document",
 )
 async def get_collection_document(
@@ -175,21 +155,112 @@ async def get_collection_document(
     request: AnyRequest,
     runtime: RuntimeDep,
     return_vectors: FromQuery[bool] = False,
+    return_vector_names: FromQuery[str | None] = None,
 ) -> dict[str, Any]:
-    """A document of a collection by its id."""
-    return await _get(runtime, namespace_of(request), document_id, collection, return_vectors)
+    """A document of a collection by its id. `return_vector_names` is `true`, or names with commas between."""
+    return await _get(runtime, namespace_of(request), document_id, collection, return_vectors, return_vector_names)
 
 
 async def _get(
-    runtime: Runtime, namespace: str, document_id: str, collection: str | None, vectors: bool
+    runtime: Runtime, namespace: str, path: str, collection: str | None, vectors: bool, names: str | None
 ) -> dict[str, Any]:
+    document_id, problems = _path_id(path), Problems()
+    wanted = names.lower() == "true" or [name for name in names.split(",") if name] if names else None
+    if isinstance(wanted, list) and names and names.lower() == "false":
+        wanted = None
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace)
-        found = _path_id(document_id)
-        return await documents.get(conn, catalog, found, collection=collection, vectors=vectors)
+        what = shown(catalog, problems, ("query",), vectors, wanted)
+        problems.refuse()
+        try:
+            return await documents.get(conn, catalog, document_id, collection=collection, shown=what)
+        except NotFound:
+            _refuse_below(document_id)
+            raise
 
 
-@delete("/documents/{document_id:path}", status_code=200, operation_id="delete_document")
+@patch("/documents/{document_id:path}", dto=Json[Fields], return_dto=None, scope="write", operation_id="patch_document")
+async def patch_document(
+    document_id: FromPath[str], data: JSONBody[Fields], request: AnyRequest, runtime: RuntimeDep
+) -> dict[str, Any]:
+    """Set fields of a document; those that are not given stay.
+
+    Keys are fields of the payload, a dotted one a nested field. `metadata` and `payload` are objects whose keys are set
+    one by one; a `metadata` key that is null is removed.
+    """
+    return await _change(runtime, namespace_of(request), document_id, None, data)
+
+
+@put("/documents/{document_id:path}", dto=Json[Fields], return_dto=None, scope="write", operation_id="update_document")
+async def put_document(
+    document_id: FromPath[str], data: JSONBody[Fields], request: AnyRequest, runtime: RuntimeDep
+) -> dict[str, Any]:
+    """The same as PATCH: fields that are not given stay. An upsert replaces a document whole."""
+    return await _change(runtime, namespace_of(request), document_id, None, data)
+
+
+@patch(
+    "/collections/{collection:str}/documents/{document_id:path}",
+    dto=Json[Fields],
+    return_dto=None,
+    scope="write",
+    operation_id="patch_collection_document",
+)
+async def patch_collection_document(
+    collection: FromPath[str],
+    document_id: FromPath[str],
+    data: JSONBody[Fields],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+) -> dict[str, Any]:
+    """Set fields of a document of a collection; those that are not given stay."""
+    return await _change(runtime, namespace_of(request), document_id, collection, data)
+
+
+@put(
+    "/collections/{collection:str}/documents/{document_id:path}",
+    dto=Json[Fields],
+    return_dto=None,
+    scope="write",
+    operation_id="update_collection_document",
+)
+async def put_collection_document(
+    collection: FromPath[str],
+    document_id: FromPath[str],
+    data: JSONBody[Fields],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+) -> dict[str, Any]:
+    """The same as PATCH: fields that are not given stay. An upsert replaces a document whole."""
+    return await _change(runtime, namespace_of(request), document_id, collection, data)
+
+
+async def _change(
+    runtime: Runtime, namespace: str, path: str, collection: str | None, fields: Fields
+) -> dict[str, Any]:
+    document_id, problems = _path_id(path), Problems()
+    own = {"document_id": msgspec.json.encode(document_id)} | (
+        {"collection_id": msgspec.json.encode(collection)} if collection is not None else {}
+    )
+    # What names the document anew as it is named already says nothing.
+    fields = {name: raw for name, raw in fields.items() if own.get(name) != bytes(raw)}
+    change = document_changes.read_change(fields, ("body",), problems, runtime.settings, merging=True)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog = await lock_catalog(conn, namespace, exclusive=False)
+        if not await document_changes.exists(conn, catalog, document_id, collection):
+            _refuse_below(document_id)
+            raise NotFound("document", document_id)
+        problems.refuse()
+        done = await document_changes.change_each(conn, catalog, {document_id: change}, collection)
+        if document_id not in done:
+            raise NotFound("document", document_id)
+        if not done[document_id]:
+            message = "A dotted key goes through a value that is no object; set that value itself to replace it."
+            raise Conflict(message, code="not_an_object")
+        return await documents.get(conn, catalog, document_id, collection=collection)
+
+
+@delete("/documents/{document_id:path}", status_code=200, scope="write", operation_id="delete_document")
 async def delete_document(document_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep) -> dict[str, Any]:
     """Delete a document."""
     return await _delete(runtime, namespace_of(request), document_id, None)
@@ -198,6 +269,7 @@ async def delete_document(document_id: FromPath[str], request: AnyRequest, runti
 @delete(
     "/collections/{collection:str}/documents/{document_id:path}",
     status_code=200,
+    scope="write",
     operation_id="delete_collection_document",
 )
 async def delete_collection_document(
@@ -215,83 +287,11 @@ async def _delete(runtime: Runtime, namespace: str, document_id: str, collection
     return {"success": True, "message": f"Document {found!r} is deleted.", "document_id": found}
 
 
-@post(
-    "/documents/list",
-    dto=Json[NamespaceListInput],
-    return_dto=None,
-    status_code=200,
-    operation_id="list_documents",
-    **PAGED,
-)
-async def list_documents(
-    request: AnyRequest, runtime: RuntimeDep, paging: PageQuery, data: JSONBody[NamespaceListInput | None] = None
-) -> DocumentList:
-    """A page of documents in the order of their ids; `next_cursor` leads to the next one."""
-    wanted = data or NamespaceListInput()
-    return await _list(runtime, namespace_of(request), wanted, paging, wanted.collection_ids or [])
-
-
-@get("/collections/{collection:str}/documents", operation_id="list_collection_documents", **PAGED)
-async def list_collection_by_get(
-    collection: FromPath[str],
-    request: AnyRequest,
-    runtime: RuntimeDep,
-    paging: PageQuery,
-    return_vectors: FromQuery[bool] = False,
-    filters: FromQuery[str | None] = None,
-) -> DocumentList:
-    """A page of a collection's documents in the order of their ids; `filters` is JSON."""
-    try:
-        wanted = ListInput(return_vectors=return_vectors, filters=msgspec.json.decode(filters or "null"))
-    except msgspec.DecodeError as error:
-        problem = Problem(("query", "filters"), "malformed_json", f"`filters` is not JSON: {error}.")
-        raise InvalidRequest([problem]) from None
-    return await _list(runtime, namespace_of(request), wanted, paging, [collection])
-
-
-@post(
-    "/collections/{collection:str}/documents/list",
-    dto=Json[ListInput],
-    return_dto=None,
-    status_code=200,
-    operation_id="list_collection_documents_by_post",
-    **PAGED,
-)
-async def list_collection_by_post(
-    collection: FromPath[str],
-    request: AnyRequest,
-    runtime: RuntimeDep,
-    paging: PageQuery,
-    data: JSONBody[ListInput | None] = None,
-    return_vectors: FromQuery[bool] = False,
-) -> DocumentList:
-    """A page of a collection's documents in the order of their ids."""
-    wanted = data or ListInput()
-    wanted = msgspec.structs.replace(wanted, return_vectors=wanted.return_vectors or return_vectors)
-    return await _list(runtime, namespace_of(request), wanted, paging, [collection])
-
-
-async def _list(
-    runtime: Runtime, namespace: str, wanted: ListInput, paging: PageInput, collections: list[str]
-) -> DocumentList:
-    problems = Problems()
-    page = page_of(wanted, paging, runtime.settings.max_page_size, 10)
-    filters = parse_filter(wanted.filters, ("body", "filters"), problems, runtime.limits.filters)
-    problems.refuse()
-    async with transaction(runtime.engine, runtime.settings) as conn:
-        catalog = await load_catalog(conn, namespace)
-        found, total = await documents.list_page(
-            conn,
-            catalog,
-            collections=collections,
-            filters=filters,
-            after=page.after,
-            limit=page.size + 1,
-            vectors=wanted.return_vectors,
-            total=page.total,
-        )
-    ids = [document["document_id"] for document in found]
-    return DocumentList(results=found[: page.size], pagination=pagination(page, ids, total), total_documents=total)
+def _refuse_below(document_id: str) -> None:
+    """Refuse what the public API has at a path below a document: ids hold slashes, so it was taken for one."""
+    _, slash, last = document_id.rpartition("/")
+    if slash and last in BELOW:
+        raise NotOffered(("path", last), f"A document's `{last}`")
 
 
 def _path_id(path: str) -> str:
@@ -303,14 +303,16 @@ router = Router(
     "/",
     route_handlers=[
         upsert,
+        create,
         get_document,
         get_namespace_document,
         get_collection_document,
+        patch_document,
+        patch_collection_document,
+        put_document,
+        put_collection_document,
         delete_document,
         delete_collection_document,
-        list_documents,
-        list_collection_by_get,
-        list_collection_by_post,
     ],
     tags=["Documents"],
 )

@@ -7,13 +7,13 @@ from app.db.engine import connection
 from app.db.statements import statement
 
 
-@get("/live", operation_id="live")
+@get("/live", scope="open", operation_id="live")
 async def live() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@get("/ready", operation_id="ready")
+@get("/ready", scope="open", operation_id="ready")
 async def ready(runtime: RuntimeDep) -> dict[str, str]:
     """The database answers too; 503 when it does not."""
     async with connection(runtime.engine) as conn:

@@ -54,7 +54,27 @@ def envelope(status: int, kind: str, code: str, message: str, details: dict[str,
 
 
 def from_domain(_request: Request[Any, Any, Any], error: PgretrieveError) -> Response[Any]:
-    status, kind = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    status, kind = _status(error)
+    return envelope(status, kind, error.error_code, error.message, _details(error))
+
+
+def error_of(error: Exception, place: tuple[str | int, ...]) -> dict[str, Any]:
+    """The error of one part of a request, as the envelope would show it; what nobody expected is raised again."""
+    known = error if isinstance(error, PgretrieveError) else _from_database(error)
+    if known is None:
+        raise error
+    status, kind = _status(known)
+    details = _details(known)
+    for problem in details.get("validation_errors", ()):
+        problem["location"][1:1] = place
+    return {"status": status, "message": known.message, "type": kind, "code": known.error_code, "details": details}
+
+
+def _status(error: PgretrieveError) -> tuple[int, str]:
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def _details(error: PgretrieveError) -> dict[str, Any]:
     details = dict(error.details)
     if isinstance(error, InvalidRequest):
         details["validation_errors"] = [
@@ -66,7 +86,7 @@ def from_domain(_request: Request[Any, Any, Any], error: PgretrieveError) -> Res
         details.setdefault("retryable", not isinstance(error, InferenceUnavailable))
         if details["retryable"]:
             details.setdefault("retry_after_seconds", RETRY_AFTER_S)
-    return envelope(status, kind, error.error_code, error.message, details)
+    return details
 
 
 def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -108,7 +128,10 @@ def from_driver(error: psycopg.Error) -> PgretrieveError | None:
     if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
         return Unavailable("This request met another one and was rolled back; try again.", code="collision")
     if isinstance(error, psycopg.errors.QueryCanceled):
-        message = "The statement took longer than PGRETRIEVE_STATEMENT_TIMEOUT_MS; narrow the request."
+        message = (
+            "The statement took longer than PGRETRIEVE_STATEMENT_TIMEOUT_MS, or than the max_time_ms of the "
+            "retriever's budget_limits; narrow the request."
+        )
         return Unavailable(message, code="statement_timeout", retryable=False)
     if isinstance(error, psycopg.errors.InvalidRegularExpression):
         return InvalidRequest(
@@ -125,9 +148,13 @@ def _first(error: psycopg.Error) -> str:
     return (error.diag.message_primary or str(error)).splitlines()[0]
 
 
-def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+def _from_database(error: Exception) -> PgretrieveError | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    known = from_driver(cause) if isinstance(cause, psycopg.Error) else None
+    return from_driver(cause) if isinstance(cause, psycopg.Error) else None
+
+
+def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    known = _from_database(error)
     if known is not None:
         return from_domain(request, known)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)

@@ -1,25 +1,22 @@
-"""/v1/retrievers: stored, read, changed, deleted; and executed."""
+"""/v1/retrievers: stored, read, listed, changed, cloned, deleted."""
 
-import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, patch, post
 from litestar.datastructures import State
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody
 
 from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
-from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import execution, retrievers
-from app.domain.execution import Execution, Outcome
+from app.domain import retriever_lists, retrievers
 from app.domain.namespaces import load_catalog
+from app.domain.retriever_lists import Wanted
 from app.domain.retrievers import Retriever
 from app.domain.runtime import Runtime
-from app.errors import NotFound
-from app.retrieval.executor import Page
+from app.errors import InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.stages import REGISTRY
-from app.telemetry import Timings
 
 AnyRequest = Request[Any, Any, State]
 Unset = msgspec.UnsetType
@@ -27,11 +24,10 @@ UNSET = msgspec.UNSET
 NEXT_STEP = "Send the id or name of a namespace that exists in X-Namespace; GET /v1/namespaces lists them."
 
 
-class RetrieverInput(Input, frozen=True):
-    """A retriever: a pipeline of stages, and the inputs that its templates use."""
+class Named(Input, frozen=True, kw_only=True):
+    """What a new retriever may have beside its stages."""
 
     retriever_name: str
-    stages: list[Any]
     input_schema: dict[str, Any] | None = None
     collection_identifiers: list[str] | None = None
     collection_ids: list[str] | None = None
@@ -45,58 +41,80 @@ class RetrieverInput(Input, frozen=True):
     requires_subscription: NotOffered = False
 
     def definition(self) -> dict[str, Any]:
+        """The fields that are given."""
         fields = {name: getattr(self, name) for name in retrievers.DEFINITION}
-        fields["collection_identifiers"] = self.collection_identifiers or self.collection_ids or []
+        fields["collection_identifiers"] = self.collection_identifiers or self.collection_ids
         return {name: value for name, value in fields.items() if value is not None}
 
 
+class RetrieverInput(Named, frozen=True, kw_only=True):
+    """A retriever: a pipeline of stages, and the inputs that its templates use."""
+
+    stages: list[Any]
+
+
+class CloneInput(Named, frozen=True, kw_only=True):
+    """The new name, and what is to differ from the source; null and what is left out are as there."""
+
+    stages: list[Any] | None = None
+
+
 class RetrieverPatch(Input, frozen=True):
-    """What of a retriever changes; stages are replaced as a whole."""
+    """What of a retriever changes; stages are replaced as a whole, and null empties what may be empty.
+
+    An input schema may change in any way, since each version is kept and callers of a name get the present one.
+    """
 
     retriever_name: str | Unset = UNSET
     stages: list[Any] | Unset = UNSET
-    input_schema: dict[str, Any] | Unset = UNSET
-    collection_identifiers: list[str] | Unset = UNSET
+    input_schema: dict[str, Any] | Unset | None = UNSET
+    collection_identifiers: list[str] | Unset | None = UNSET
+    collection_ids: list[str] | Unset | None = UNSET
     description: str | Unset | None = UNSET
-    tags: list[str] | Unset = UNSET
-    metadata: dict[str, Any] | Unset = UNSET
-    display_config: dict[str, Any] | Unset = UNSET
+    tags: list[str] | Unset | None = UNSET
+    metadata: dict[str, Any] | Unset | None = UNSET
+    display_config: dict[str, Any] | Unset | None = UNSET
+    budget_limits: dict[str, Any] | Unset | None = UNSET
     visibility: NotOffered = "private"
     marketplace_listing_id: NotOffered = None
     requires_subscription: NotOffered = False
 
+    def changes(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("retriever_name", *retrievers.DEFINITION)}
+        if given["collection_identifiers"] is UNSET:
+            given["collection_identifiers"] = self.collection_ids
+        return {name: value for name, value in given.items() if value is not UNSET}
+
+
+class SortInput(Input, frozen=True):
+    """A field of a retriever, and which way."""
+
+    field: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    direction: Literal["asc", "desc"] | None = None
+
 
 class ListInput(PageInput, frozen=True):
-    """A page of retrievers."""
+    """A page of retrievers: those with a text in their id, name, description or tags, and whose fields the filters
+    keep; in an order of your own, else in that of their ids."""
 
-    filters: NotOffered = None
-    sort: NotOffered = None
-    sorts: NotOffered = None
-    search: NotOffered = None
-    case_sensitive: NotOffered = False
-
-
-class ExecuteInput(Input, frozen=True):
-    """Inputs for the retriever's templates, filters AND-ed with its own, and a page of its rows.
-
-    Nothing is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
-    """
-
-    inputs: dict[str, Any] | None = None
     filters: Any = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
-    page_size: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
-    return_vectors: bool = False
-    explain: bool = False
-    skip_cache: bool = False
-    consistency: dict[str, Any] | None = None
-    pagination: NotOffered = None
-    stream: NotOffered = False
-    expand: NotOffered = None
-    return_presigned_urls: NotOffered = False
-    write_token: NotOffered = None
-    target_collection_id: NotOffered = None
-    settings: NotOffered = None
+    sort: SortInput | None = None
+    sorts: Annotated[list[SortInput], msgspec.Meta(max_length=8)] | None = None
+    search: str | None = None
+    case_sensitive: bool | None = None
+
+    def wanted(self, runtime: Runtime) -> Wanted:
+        problems = Problems()
+        filters = retriever_lists.parse_filters(self.filters, problems, runtime.limits.filters)
+        sorts = self.sorts or ([self.sort] if self.sort else [])
+        if self.sort and self.sorts and self.sorts != [self.sort]:
+            problems.add(("body", "sort"), "bad_value", "`sort` is the one entry of `sorts`; give one of them.")
+        for name, text in (("search", self.search), *(("sorts", sort.field) for sort in sorts)):
+            if text and "\0" in text:
+                problems.add(("body", name), "nul_character", "PostgreSQL has no U+0000 in texts.")
+        problems.refuse()
+        order = tuple((sort.field, sort.direction == "desc") for sort in sorts)
+        return Wanted(self.search, filters, order, bool(self.case_sensitive))
 
 
 class RetrieverList(msgspec.Struct, kw_only=True):
@@ -121,13 +139,13 @@ def _shown(found: Retriever) -> dict[str, Any]:
         for stage in definition["stages"]
     ]
     fusions = [s["parameters"].get("fusion", "rrf") for s in stages if s["config"]["stage_id"] == "feature_search"]
-    collections = definition.get("collection_identifiers", [])
+    collections = definition.get("collection_identifiers") or []
     return {
         "retriever_id": found.retriever_id,
         "retriever_name": found.retriever_name,
         "description": definition.get("description"),
         "stages": stages,
-        "input_schema": definition.get("input_schema", {}),
+        "input_schema": definition.get("input_schema") or {},
         "collection_ids": collections,
         "collection_identifiers": collections,
         "fusion": fusions[0] if fusions else None,
@@ -141,7 +159,7 @@ def _shown(found: Retriever) -> dict[str, Any]:
     }
 
 
-@post("/", dto=Json[RetrieverInput], return_dto=None, status_code=200, operation_id="create_retriever")
+@post("/", dto=Json[RetrieverInput], return_dto=None, status_code=200, scope="manage", operation_id="create_retriever")
 async def create_retriever(data: JSONBody[RetrieverInput], request: AnyRequest, runtime: RuntimeDep) -> dict[str, Any]:
     """Store a retriever; of a name that exists, a new version. `If-None-Match: *` makes that a 409 instead."""
     only_new = request.headers.get("if-none-match") == "*"
@@ -153,7 +171,7 @@ async def create_retriever(data: JSONBody[RetrieverInput], request: AnyRequest, 
     return _shown(stored)
 
 
-@get("/{retriever_id:str}", operation_id="get_retriever")
+@get("/{retriever_id:str}", scope="read", operation_id="get_retriever")
 async def get_retriever(retriever_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep) -> dict[str, Any]:
     """A retriever by id or name."""
     async with transaction(runtime.engine, runtime.settings) as conn:
@@ -161,13 +179,21 @@ async def get_retriever(retriever_id: FromPath[str], request: AnyRequest, runtim
         return _shown(await retrievers.find(conn, catalog.namespace_id, retriever_id))
 
 
-@get("/", operation_id="list_retrievers", **PAGED)
+@get("/", scope="read", operation_id="list_retrievers", **PAGED)
 async def list_by_get(request: AnyRequest, runtime: RuntimeDep, paging: PageQuery) -> Response[RetrieverList]:
     """A page of retrievers."""
     return await _list(request, runtime, None, paging)
 
 
-@post("/list", dto=Json[ListInput], return_dto=None, status_code=200, operation_id="list_retrievers_by_post", **PAGED)
+@post(
+    "/list",
+    dto=Json[ListInput],
+    return_dto=None,
+    status_code=200,
+    scope="read",
+    operation_id="list_retrievers_by_post",
+    **PAGED,
+)
 async def list_by_post(
     request: AnyRequest, runtime: RuntimeDep, paging: PageQuery, data: JSONBody[ListInput | None] = None
 ) -> Response[RetrieverList]:
@@ -176,9 +202,10 @@ async def list_by_post(
 
 
 async def _list(
-    request: AnyRequest, runtime: Runtime, wanted: PageInput | None, paging: PageInput
+    request: AnyRequest, runtime: Runtime, data: ListInput | None, paging: PageInput
 ) -> Response[RetrieverList]:
-    page = page_of(wanted, paging, runtime.settings.max_page_size)
+    page = page_of(data, paging, runtime.settings.max_page_size)
+    wanted = (data or ListInput()).wanted(runtime)
     namespace = namespace_of(request)
     async with transaction(runtime.engine, runtime.settings) as conn:
         try:
@@ -187,111 +214,67 @@ async def _list(
             warning = {"resource": "namespace", "reason": "unresolved", "id": namespace, "next_step": NEXT_STEP}
             empty = RetrieverList(results=[], total=0, pagination=pagination(page, [], 0), warnings=[warning])
             return Response(empty, headers={"X-Namespace-Unresolved": "true"}, status_code=200)
-        found, total = await retrievers.find_all(conn, catalog.namespace_id, after=page.after, limit=page.size + 1)
-    ids = [retriever.retriever_id for retriever in found]
-    shown = [_shown(retriever) for retriever in found[: page.size]]
-    listed = RetrieverList(results=shown, total=total, pagination=pagination(page, ids, total))
+        found, total = await retriever_lists.find_all(
+            conn, catalog.namespace_id, wanted, after=_place(page.after), limit=page.size + 1
+        )
+    places = [f"{place} {retriever.retriever_id}" for place, retriever in found]
+    shown = [_shown(retriever) for _, retriever in found[: page.size]]
+    listed = RetrieverList(results=shown, total=total, pagination=pagination(page, places, total))
     return Response(listed, status_code=200)
 
 
-@patch("/{retriever_id:str}", dto=Json[RetrieverPatch], return_dto=None, operation_id="update_retriever")
+def _place(cursor: str | None) -> tuple[int, str] | None:
+    """A cursor of a list of retrievers: a place in its order, and the id there."""
+    if cursor is None:
+        return None
+    place, _, retriever_id = cursor.partition(" ")
+    if not place.isdecimal() or len(place) > 12 or not retriever_id or "\0" in retriever_id:
+        message = "This is no cursor of ours; start again without one."
+        raise InvalidRequest([Problem(("body", "cursor"), "bad_cursor", message)])
+    return int(place), retriever_id
+
+
+@patch(
+    "/{retriever_id:str}", dto=Json[RetrieverPatch], return_dto=None, scope="manage", operation_id="update_retriever"
+)
 async def update_retriever(
     retriever_id: FromPath[str], data: JSONBody[RetrieverPatch], request: AnyRequest, runtime: RuntimeDep
 ) -> dict[str, Any]:
     """Change a retriever: a new version, checked like a new one."""
-    given = {name: getattr(data, name) for name in data.__struct_fields__}
-    changes = {name: value for name, value in given.items() if value is not UNSET}
+    changes = data.changes()
+    if not changes:
+        raise InvalidRequest([Problem(("body",), "nothing_to_change", "Give at least one field to change.")])
     async with transaction(runtime.engine, runtime.settings) as conn:
         changed = await retrievers.change(conn, namespace_of(request), retriever_id, changes, runtime.limits)
     return {"retriever": _shown(changed)}
 
 
-@delete("/{retriever_id:str}", status_code=200, operation_id="delete_retriever")
+@post(
+    "/{retriever_id:str}/clone",
+    dto=Json[CloneInput],
+    return_dto=None,
+    status_code=200,
+    scope="manage",
+    operation_id="clone_retriever",
+)
+async def clone_retriever(
+    retriever_id: FromPath[str], data: JSONBody[CloneInput], request: AnyRequest, runtime: RuntimeDep
+) -> dict[str, Any]:
+    """A new retriever like this one, but for what the body says; a name that is taken is a 409."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        made, source = await retrievers.clone(
+            conn, namespace_of(request), retriever_id, data.retriever_name, data.definition(), runtime.limits
+        )
+    return {"retriever": _shown(made), "source_retriever_id": source}
+
+
+@delete("/{retriever_id:str}", status_code=200, scope="manage", operation_id="delete_retriever")
 async def delete_retriever(retriever_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep) -> dict[str, Any]:
     """Delete a retriever and its versions."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace_of(request))
         deleted = await retrievers.delete(conn, catalog.namespace_id, retriever_id)
     return {"success": True, "message": f"Retriever {deleted!r} is deleted.", "retriever_id": deleted}
-
-
-@post(
-    "/{retriever_id:str}/execute",
-    dto=Json[ExecuteInput],
-    return_dto=None,
-    guards=[not_in_query(return_presigned_urls="false")],
-    status_code=200,
-    operation_id="execute_retriever",
-)
-async def execute_retriever(
-    retriever_id: FromPath[str],
-    request: AnyRequest,
-    runtime: RuntimeDep,
-    data: JSONBody[ExecuteInput | None] = None,
-    explain: FromQuery[bool] = False,
-    return_vectors: FromQuery[bool] = False,
-    include_legacy_results: FromQuery[bool] = False,
-) -> Response[dict[str, Any]]:
-    """Run a retriever: embed what is text, search, and answer its documents, best first."""
-    wanted = data or ExecuteInput()
-    timings = Timings()
-    page = Page(wanted.limit if wanted.limit is not None else wanted.page_size)
-    run = Execution(wanted.inputs or {}, wanted.filters, page, wanted.return_vectors or return_vectors)
-    with timings("total"):
-        outcome = await execution.run(runtime, namespace_of(request), retriever_id, run, timings)
-    body = _answer(outcome, page, timings)
-    if wanted.explain or explain:
-        body["explain_plan"] = {"statement": outcome.plan.text, "settings": dict(outcome.plan.settings)}
-    if include_legacy_results:
-        body["results"] = body["documents"]
-    return Response(body, headers={"Server-Timing": timings.header()}, status_code=200)
-
-
-def _answer(outcome: Outcome, page: Page, timings: Timings) -> dict[str, Any]:
-    total = outcome.rows.counts[-1]
-    interpretation: dict[str, Any] = {}
-    if outcome.plan.relaxed:
-        interpretation["relaxations"] = [
-            {"dropped": dropped, "reason": "its input was not provided"} for dropped in outcome.plan.relaxed
-        ]
-    return {
-        "execution_id": f"exec_{secrets.token_hex(12)}",
-        "retriever_id": outcome.prepared.retriever_id,
-        "status": "completed",
-        "documents": outcome.documents,
-        "pagination": {
-            "method": "cursor",
-            "limit": page.limit if page.limit is not None else total,
-            "returned": len(outcome.documents),
-            "total": total,
-            "cursor": None,
-            "has_next": page.offset + len(outcome.documents) < total,
-        },
-        "stage_statistics": {
-            "stages": _stages(outcome, timings),
-            "total_time_ms": round(timings.phases["total"], 3),
-        },
-        "warnings": outcome.warnings,
-        "interpretation": interpretation,
-        "cache_hit": False,
-        "consistency_mode": "strong",
-    }
-
-
-def _stages(outcome: Outcome, timings: Timings) -> dict[str, Any]:
-    """What each stage took in and gave. The stages run as one statement, whose time stands at the last of them."""
-    found: dict[str, Any] = {}
-    before, last = 0, len(outcome.plan.stages) - 1
-    for n, (name, count) in enumerate(zip(outcome.plan.stages, outcome.rows.counts, strict=True)):
-        unique = name if name not in found else f"{name}_{n + 1}"
-        found[unique] = {
-            "input_count": before,
-            "output_count": count,
-            "duration_ms": round(timings.phases["db"], 3) if n == last else 0.0,
-            "efficiency": round(count / before, 4) if before else 0,
-        }
-        before = count
-    return found
 
 
 router = Router(
@@ -303,7 +286,7 @@ router = Router(
         list_by_post,
         update_retriever,
         delete_retriever,
-        execute_retriever,
+        clone_retriever,
     ],
     tags=["Retrievers"],
 )

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Generator
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -200,8 +201,11 @@ def _problems(error: msgspec.ValidationError, model: Any) -> list[Problem]:
 
 
 def namespace_of(request: Request[Any, Any, Any]) -> str:
-    """The namespace of a request: the header `X-Namespace`, else `?namespace=`."""
-    found = request.headers.get("x-namespace") or request.query_params.get("namespace")
+    """The namespace of a request: the header `X-Namespace` (read as UTF-8 where it is that), else `?namespace=`."""
+    header = request.headers.get("x-namespace", "")
+    with suppress(UnicodeError):
+        header = header.encode("latin-1").decode()
+    found = header or request.query_params.get("namespace")
     if not found:
         message = "Say which namespace: send its id or name in the X-Namespace header."
         raise InvalidRequest([Problem(("header", "X-Namespace"), "missing_namespace", message)])

@@ -1,32 +1,27 @@
-"""Documents: upserting them whole, reading, listing and deleting. What was sent comes back as it was sent."""
+"""Documents: upserting them whole, reading and deleting one. What was sent comes back as it was sent."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import msgspec
+import psycopg
 import sqlalchemy as sa
-from pgvector.sqlalchemy import VECTOR
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import raw
+from app.domain import hits
+from app.domain.hits import Shown
 from app.errors import Conflict, NotFound, Problem, Problems
-from app.retrieval.catalog import Catalog, Fields
-from app.retrieval.filters import Filter
-from app.retrieval.plan import Binds, render
-from app.retrieval.predicates import predicate
-from app.retrieval.vectors import Vector, as_vector
+from app.retrieval.catalog import Catalog, VectorConfig, vector_type
+from app.retrieval.plan import render
+from app.retrieval.vectors import Value, as_value
 from app.settings import Settings
 
 DIRECT_UPSERT = "_direct_upsert"
-# At the root of a hit the system's keys win over the payload's; the payload is always whole under `payload`.
-SYSTEM_KEYS = frozenset({"document_id", "collection_id", "score", "payload", "_internal", "vectors"})
-
-NEGATIVE_ZERO = re.compile(r"(?<=[\[,])-0(?=[,\]])")
-_as_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+NOTHING_MORE = Shown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Checked:
     ids: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
-    vectors: dict[str, list[Vector | None]] = field(default_factory=dict)
+    vectors: dict[str, list[Value | None]] = field(default_factory=dict)
 
 
 def check_documents(
@@ -64,8 +59,8 @@ def check_documents(
     for n, document in sorted(enumerate(documents), key=lambda item: item[1].document_id):
         here: tuple[str | int, ...] = ("body", "documents", n)
         _check_id(document.document_id, counts, here, problems)
-        _check_json(document, settings, here, problems)
-        vectors = _check_vectors(catalog, document, here, known, problems)
+        check_json(document, settings, here, problems)
+        vectors = _check_vectors(catalog, document, settings, here, known, problems)
         checked.ids.append(document.document_id)
         checked.payloads.append(document.payload.decode("utf-8", "surrogatepass"))
         checked.metadata.append(document.metadata.decode("utf-8", "surrogatepass"))
@@ -84,33 +79,34 @@ def _check_id(document_id: str, counts: Counter[str], here: tuple[str | int, ...
         problems.add((*here, "document_id"), "duplicate_document_id", message)
 
 
-def _check_json(document: Document, settings: Settings, here: tuple[str | int, ...], problems: Problems) -> None:
+def check_json(document: Document, settings: Settings, here: tuple[str | int, ...], problems: Problems) -> None:
     if len(document.payload) + len(document.metadata) > settings.max_document_bytes:
         message = f"{document.document_id!r}: payload and metadata exceed {settings.max_document_bytes} bytes."
         problems.add((*here, "payload"), "document_too_large", message)
     for name in ("payload", "metadata"):
         text: bytes = getattr(document, name)
-        if rb"\u0000" in text and _holds_nul(msgspec.json.decode(text)):
+        if rb"\u0000" in text and holds_nul(msgspec.json.decode(text)):
             message = f"{document.document_id!r}: PostgreSQL cannot store U+0000 in text; remove it from {name}."
             problems.add((*here, name), "nul_character", message)
 
 
-def _holds_nul(value: Any) -> bool:
+def holds_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any("\0" in key or _holds_nul(item) for key, item in value.items())
-    return isinstance(value, list) and any(_holds_nul(item) for item in value)
+        return any("\0" in key or holds_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(holds_nul(item) for item in value)
 
 
 def _check_vectors(
     catalog: Catalog,
     document: Document,
+    settings: Settings,
     here: tuple[str | int, ...],
     known: set[tuple[str | int, ...]],
     problems: Problems,
-) -> dict[str, Vector]:
-    found: dict[str, Vector] = {}
+) -> dict[str, Value]:
+    found: dict[str, Value] = {}
     for name, given in document.vectors.items():
         at = (*here, "vectors", name)
         if at in known:
@@ -120,12 +116,13 @@ def _check_vectors(
             available = ", ".join(repr(known) for known in catalog.by_name) or "none"
             message = f"{document.document_id!r}: no vector index {name!r} exists; available indexes: {available}."
             problems.add(at, "unknown_vector", message)
-        elif isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], list)):
-            message = f"{document.document_id!r}: sparse and multi-vectors are not offered by this server."
-            problems.add(at, "not_offered", message)
         else:
             try:
-                found[name] = as_vector(given, config)
+                if isinstance(given, list) and config.kind == "multi" and len(given) > settings.max_multi_vectors:
+                    raise ValueError(
+                        f"it has {len(given)} vectors; a multi-vector has at most {settings.max_multi_vectors}"
+                    )
+                found[name] = as_value(given, config)
             except ValueError as error:
                 message = f"{document.document_id!r}: the vector {name!r} cannot be stored: {error}."
                 problems.add(at, "bad_vector", message)
@@ -139,35 +136,76 @@ async def upsert(
     settings: Settings,
     collection_id: str = DIRECT_UPSERT,
     refused: Sequence[Problem] = (),
+    *,
+    new: bool = False,
 ) -> None:
     """Store the documents, each replacing the one of its id whole; searchable when the transaction commits.
 
     The caller holds the namespace's shared lock. Raises `InvalidRequest`, or `Conflict` where an id lives in another
-    collection; then nothing is stored.
+    collection, or, where only `new` ones are wanted, at all; then nothing is stored.
     """
     checked = check_documents(catalog, documents, settings, refused)
     values: dict[str, Any] = {"ids": checked.ids, "payloads": checked.payloads, "metadata": checked.metadata}
-    values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(catalog.vector_configs)}
+    values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(_in_row(catalog))}
     values["collection_id"] = collection_id
     driver = await raw(conn)
-    text = render(_upsert_statement(catalog))
+    text = render(_upsert_statement(catalog, new))
     stored = {row[0] for row in await (await driver.execute(text, values)).fetchall()}
     if elsewhere := [document_id for document_id in checked.ids if document_id not in stored]:
+        if new:
+            raise Conflict(f"A document {elsewhere[0]!r} exists already; upsert or patch it.", code="already_exists")
         shown = ", ".join(map(repr, elsewhere[:10]))
         message = f"{len(elsewhere)} of these document_ids live in another collection: {shown}; delete them first."
         raise Conflict(message, code="other_collection", document_ids=elsewhere)
+    for config in catalog.vector_configs:
+        if config.kind == "multi":
+            await _replace_multi(driver, catalog, config, checked)
 
 
-def _upsert_statement(catalog: Catalog) -> sa.Insert:
+def by_last_segment(catalog: Catalog, given: Document) -> Document:
+    """The document with its vectors under the names of indexes, also where a feature URI's last part names them."""
+    vectors = {}
+    for name, vector in given.vectors.items():
+        last = name.rsplit("/", 1)[-1]
+        vectors[last if name not in catalog.by_name and last in catalog.by_name else name] = vector
+    return replace(given, vectors=vectors)
+
+
+async def _replace_multi(
+    driver: psycopg.AsyncConnection[Any], catalog: Catalog, config: VectorConfig, checked: Checked
+) -> None:
+    """The rows of these documents' multi-vectors, in place of those that they had."""
+    side = catalog.side(config)
+    gone = sa.delete(side).where(side.c.document_id == sa.func.any(sa.cast(sa.bindparam("ids"), ARRAY(sa.Text))))
+    await driver.execute(render(gone), {"ids": checked.ids})
+    given = zip(checked.ids, checked.vectors[config.name], strict=True)
+    rows = [(owner, n, vector) for owner, vectors in given for n, vector in enumerate(cast(list[Any], vectors or ()))]
+    if rows:
+        arrays = [
+            sa.cast(sa.bindparam("owners"), ARRAY(sa.Text)),
+            sa.cast(sa.bindparam("positions"), ARRAY(sa.Integer)),
+            sa.cast(sa.bindparam("vectors"), ARRAY(vector_type(config))),
+        ]
+        names = ("document_id", "position", "vector")
+        unnested = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="given")
+        new = insert(side).from_select(names, sa.select(unnested))
+        values = dict(zip(("owners", "positions", "vectors"), map(list, zip(*rows, strict=True)), strict=True))
+        await driver.execute(render(new), values)
+
+
+def _in_row(catalog: Catalog) -> list[VectorConfig]:
+    """The vector configs whose vectors stand in the documents' own rows."""
+    return [config for config in catalog.vector_configs if config.kind != "multi"]
+
+
+def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
     """INSERT … SELECT FROM unnest(…) ON CONFLICT: one statement for any number of documents."""
     documents = catalog.relation
-    vectors = [documents.c[config.column] for config in catalog.vector_configs]
+    configs = _in_row(catalog)
+    vectors = [documents.c[config.column] for config in configs]
     text = ARRAY(sa.Text)
     arrays = [sa.cast(sa.bindparam(name), text) for name in ("ids", "payloads", "metadata")]
-    arrays += [
-        sa.cast(sa.bindparam(f"v{n}"), ARRAY(VECTOR(config.dimension)))
-        for n, config in enumerate(catalog.vector_configs)
-    ]
+    arrays += [sa.cast(sa.bindparam(f"v{n}"), ARRAY(vector_type(config))) for n, config in enumerate(configs)]
     names = ["document_id", "payload", "metadata", *(column.name for column in vectors)]
     given = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="given")
     selected = [
@@ -178,30 +216,15 @@ def _upsert_statement(catalog: Catalog) -> sa.Insert:
         *(given.c[column.name] for column in vectors),
     ]
     columns = ["document_id", "collection_id", "payload", "metadata", *(column.name for column in vectors)]
-    new = insert(documents).from_select(columns, sa.select(*selected))
-    replaced = {name: new.excluded[name] for name in columns[2:]} | {"updated_at": sa.func.now()}
-    return new.on_conflict_do_update(
+    inserted = insert(documents).from_select(columns, sa.select(*selected))
+    if new:
+        return inserted.on_conflict_do_nothing(index_elements=["document_id"]).returning(documents.c.document_id)
+    replaced = {name: inserted.excluded[name] for name in columns[2:]} | {"updated_at": sa.func.now()}
+    return inserted.on_conflict_do_update(
         index_elements=["document_id"],
         set_=replaced,
-        where=documents.c.collection_id == new.excluded.collection_id,
+        where=documents.c.collection_id == inserted.excluded.collection_id,
     ).returning(documents.c.document_id)
-
-
-def _select(catalog: Catalog, vectors: bool) -> sa.Select[Any]:
-    documents = catalog.documents
-    columns = documents.c
-    configs = catalog.vector_configs if vectors else ()
-    return sa.select(
-        sa.null().label("rank"),
-        columns.document_id,
-        sa.null().label("score"),
-        columns.collection_id,
-        sa.cast(columns.payload, sa.Text),
-        sa.cast(columns.metadata, sa.Text),
-        columns.created_at,
-        columns.updated_at,
-        *(sa.cast(columns[config.column], sa.Text) for config in configs),
-    )
 
 
 async def get(
@@ -210,49 +233,17 @@ async def get(
     document_id: str,
     *,
     collection: str | None = None,
-    vectors: bool = False,
+    shown: Shown = NOTHING_MORE,
 ) -> dict[str, Any]:
     """One document; `NotFound` when there is none of that id (in that collection)."""
-    columns = catalog.documents.c
-    found = _select(catalog, vectors).where(columns.document_id == document_id)
+    stored = catalog.documents.c
+    found = sa.select(*hits.columns(catalog, shown)).where(stored.document_id == document_id)
     if collection is not None:
-        found = found.where(columns.collection_id == collection)
+        found = found.where(stored.collection_id == collection)
     row = (await conn.execute(found)).one_or_none() if "\0" not in document_id else None
     if row is None:
         raise NotFound("document", document_id)
-    return hit(row, tuple(catalog.by_name) if vectors else (), [])
-
-
-async def list_page(
-    conn: AsyncConnection,
-    catalog: Catalog,
-    *,
-    collections: Sequence[str] = (),
-    filters: Filter | None = None,
-    after: str | None = None,
-    limit: int,
-    vectors: bool = False,
-    total: bool = False,
-) -> tuple[list[dict[str, Any]], int | None]:
-    """A page in the order of the ids, after the id `after`; and, when asked, how many there are in all."""
-    columns = catalog.documents.c
-    binds = Binds()
-    where: list[sa.ColumnElement[bool]] = []
-    if collections:
-        where.append(columns.collection_id.in_(collections))
-    if filters is not None:
-        where.append(predicate(filters, Fields(catalog.documents), binds, "filter"))
-    values = {name: bind.convert(bind.value) for name, bind in binds.found.items()}
-    page = _select(catalog, vectors).where(*where).order_by(columns.document_id).limit(limit)
-    if after is not None:
-        page = page.where(columns.document_id > after)
-    rows = (await conn.execute(page, values)).all()
-    counted = None
-    if total:
-        count = sa.select(sa.func.count()).select_from(catalog.documents).where(*where)
-        counted = (await conn.execute(count, values)).scalar_one()
-    names = tuple(catalog.by_name) if vectors else ()
-    return [hit(row, names, []) for row in rows], counted
+    return hits.document(row, shown)
 
 
 async def delete(conn: AsyncConnection, catalog: Catalog, document_id: str, collection: str | None = None) -> None:
@@ -262,35 +253,3 @@ async def delete(conn: AsyncConnection, catalog: Catalog, document_id: str, coll
         gone = gone.where(documents.c.collection_id == collection)
     if "\0" in document_id or (await conn.execute(gone)).rowcount == 0:
         raise NotFound("document", document_id)
-
-
-def hit(row: Sequence[Any], vectors: Sequence[str], warnings: list[str]) -> dict[str, Any]:
-    """A document as answers show it: the payload's fields at the root, the system's keys, the whole payload.
-
-    `row` is `(rank, document_id, score, collection_id, payload, metadata, created_at, updated_at, vectors…)`, JSON and
-    vectors as text, which PostgreSQL writes so that it reads back to the same float32.
-    """
-    _rank, document_id, score, collection_id, payload, metadata, created_at, updated_at, *stored = row
-    document: dict[str, Any] = dict(_as_fields.decode(payload))
-    if clash := SYSTEM_KEYS & document.keys():
-        names = ", ".join(sorted(clash))
-        warnings.append(f"The payload has system keys ({names}); at the root the system's win, see `payload`.")
-    document["document_id"] = document_id
-    document["collection_id"] = collection_id
-    document.pop("score", None)
-    document.pop("vectors", None)
-    if score is not None:
-        document["score"] = score
-    document["payload"] = msgspec.Raw(payload.encode())
-    document["_internal"] = {"metadata": msgspec.Raw(metadata.encode()), "created_at": created_at}
-    document["_internal"]["updated_at"] = updated_at
-    if vectors:
-        pairs = zip(vectors, stored, strict=True)
-        document["vectors"] = {name: _as_json(text) for name, text in pairs if text is not None}
-    return document
-
-
-def _as_json(vector: str) -> msgspec.Raw:
-    """PostgreSQL's text of a vector is JSON that reads back to the same float32, but for -0, which JSON readers take
-    for the integer 0 and so lose its sign."""
-    return msgspec.Raw(NEGATIVE_ZERO.sub("-0.0", vector).encode())

@@ -1,18 +1,21 @@
 """Executing a retriever: prepared and compiled once, checked against the versions in force, answered as hits."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from app.db.engine import transaction
-from app.domain import retrievers
-from app.domain.documents import hit
+from app.domain import access, retrievers, services, windows
+from app.domain.embedding import embed_one
+from app.domain.hits import hit
 from app.domain.namespaces import load_catalog
-from app.domain.runtime import Prepared, Runtime
+from app.domain.runtime import Bounded, Prepared, Runtime
+from app.domain.windows import EVERY_ROW, Limit, Place, Window
 from app.errors import Conflict, InvalidRequest, Problems
 from app.retrieval.compiler import compile_plan
 from app.retrieval.executor import Page, Rows, Stale, Versions, execute, fill_binds
-from app.retrieval.filters import parse_filter
+from app.retrieval.filters import Filter, all_of, parse_filter
 from app.retrieval.inputs import check_inputs
 from app.retrieval.plan import Plan
 from app.telemetry import Timings
@@ -27,7 +30,7 @@ class Execution:
 
     inputs: Mapping[str, Any]
     filters: Any = None
-    page: Page = field(default_factory=Page)
+    window: Window = EVERY_ROW
     return_vectors: bool = False
 
 
@@ -39,15 +42,35 @@ class Outcome:
     plan: Plan
     rows: Rows
     documents: list[dict[str, Any]]
+    place: Place
+    limits: list[Limit]
     warnings: list[str]
 
 
+Prepare = Callable[[], Awaitable[Prepared]]
+
+
 async def run(runtime: Runtime, namespace: str, retriever: str, wanted: Execution, timings: Timings) -> Outcome:
+    """Execute a stored retriever."""
+    prepare = partial(_prepare, runtime, namespace, retriever)
+    return await attempt(runtime, runtime.prepared, (namespace, retriever), prepare, wanted, timings)
+
+
+async def attempt(
+    runtime: Runtime,
+    cache: Bounded[tuple[str, str], Prepared],
+    key: tuple[str, str],
+    prepare: Prepare,
+    wanted: Execution,
+    timings: Timings,
+) -> Outcome:
     """Execute; a plan that is out of date is compiled anew, so no answer comes from a state that is gone."""
     for _attempt in range(ATTEMPTS):
         with timings("plan"):
-            kept = runtime.prepared.get((namespace, retriever))
-            prepared = kept or await _prepare(runtime, namespace, retriever)
+            kept = cache.get(key)
+            if kept and not access.sees(kept.catalog.namespace_id):
+                kept = None  # then the namespace is looked up, and not found, as one that does not exist
+            prepared = kept or cache.put(key, await prepare())
         try:
             return await _run(runtime, prepared, wanted, timings)
         except Stale:
@@ -56,54 +79,82 @@ async def run(runtime: Runtime, namespace: str, retriever: str, wanted: Executio
             # Refused by what was kept, which may be out of date: only what was just read may refuse.
             if kept is None:
                 raise
-        runtime.prepared.forget((namespace, retriever))
+        cache.forget(key)
     raise Conflict("The namespace or the retriever keeps changing; try again.", code="changing", retryable=True)
+
+
+async def prepared(runtime: Runtime, namespace: str, identifier: str) -> Prepared:
+    """A stored retriever as it was last read, or read now."""
+    kept = runtime.prepared.get((namespace, identifier))
+    if kept and access.sees(kept.catalog.namespace_id):
+        return kept
+    return runtime.prepared.put((namespace, identifier), await _prepare(runtime, namespace, identifier))
 
 
 async def _prepare(runtime: Runtime, namespace: str, identifier: str) -> Prepared:
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace)
         retriever = await retrievers.find(conn, catalog.namespace_id, identifier)
-    prepared = retrievers.prepare(retriever, catalog, runtime.limits)
-    return runtime.prepared.put((namespace, identifier), prepared)
+    # After the catalog: as long as that is in force, no service that it maps to is another one.
+    await services.refresh_for(runtime, catalog.inference_map.values())
+    return retrievers.prepare(retriever, catalog, runtime.limits)
 
 
 async def _run(runtime: Runtime, prepared: Prepared, wanted: Execution, timings: Timings) -> Outcome:
     problems = Problems()
     inputs = check_inputs(prepared.input_schema, wanted.inputs, problems, ("body", "inputs"))
+    of = partial(windows.fingerprint, prepared.identity, wanted.inputs, wanted.filters)
     with timings("plan"):
-        plan = _plan(runtime, prepared, wanted, frozenset(inputs), problems)
+        filters = _filters(runtime, prepared, wanted, problems)
+        page, limits = windows.page_of(wanted.window, prepared.pipeline.named_rows, of)
+        plan = plan_of(runtime, prepared, wanted, frozenset(inputs), filters, page)
     with timings("embed"):
-        values = await fill_binds(plan, inputs, runtime.inference)
+        values = await fill_binds(plan, inputs, partial(embed_one, runtime))
     versions = Versions(prepared.catalog.version, prepared.version)
-    limits = {"statement_timeout": f"{runtime.settings.statement_timeout_ms}ms"}
-    rows = await execute(runtime.engine, plan, versions, values, wanted.page, limits, timings)
+    time_limits = {"statement_timeout": f"{min(runtime.settings.statement_timeout_ms, prepared.max_time_ms)}ms"}
+    rows = await execute(runtime.engine, plan, versions, values, page, time_limits, timings)
     with timings("encode"):
         warnings: list[str] = []
-        documents = [hit(row, plan.vectors, warnings) for row in rows.hits]
-    return Outcome(prepared, plan, rows, documents, list(dict.fromkeys(warnings)))
+        documents = [hit(row, plan.vectors, warnings) for row in rows.hits[: page.limit]]
+        place = windows.place_of(page, rows.hits, rows.counts[-1], of)
+    return Outcome(prepared, plan, rows, documents, place, limits, list(dict.fromkeys(warnings)))
 
 
-def _plan(
-    runtime: Runtime, prepared: Prepared, wanted: Execution, provided: frozenset[str], problems: Problems
-) -> Plan:
-    limits = runtime.limits
-    filters = parse_filter(wanted.filters, ("body", "filters"), problems, limits.filters)
+def _filters(runtime: Runtime, prepared: Prepared, wanted: Execution, problems: Problems) -> Filter | None:
+    """The request's own filters; raises what was found until now."""
+    limits = runtime.limits.filters
+    found = parse_filter(wanted.filters, ("body", "filters"), problems, limits)
+    among_inputs = None
+    if prepared.filters_may_be_an_input and wanted.inputs.get("filters"):
+        among_inputs = parse_filter(wanted.inputs["filters"], ("body", "inputs", "filters"), problems, limits)
     problems.refuse()
+    return all_of([each for each in (found, among_inputs) if each is not None])
+
+
+def plan_of(
+    runtime: Runtime,
+    prepared: Prepared,
+    wanted: Execution,
+    provided: frozenset[str],
+    filters: Filter | None,
+    page: Page,
+) -> Plan:
+    """The compiled plan for a request of this shape, from the cache where it may be."""
     vectors = tuple(prepared.catalog.by_name) if wanted.return_vectors else ()
     # Only inputs that templates use change the shape of the statement.
-    key = (provided & prepared.pipeline.input_names, vectors)
+    key = (provided & prepared.pipeline.input_names, vectors, page.after is not None)
     plan = prepared.plans.get(key) if filters is None else None
     if plan is None:
         plan = compile_plan(
             prepared.pipeline,
             prepared.catalog,
-            limits,
+            runtime.limits,
             retriever_id=prepared.retriever_id,
             provided=provided,
-            filters=filters,
+            filters=all_of([each for each in (prepared.within, filters) if each is not None]),
             vectors=vectors,
             ef_search=runtime.settings.hnsw_ef_search,
+            after=page.after is not None,
         )
         if filters is None:
             prepared.plans.put(key, plan)

@@ -1,24 +1,27 @@
-"""Namespaces: creating a standalone one, reading, listing, deleting."""
+"""Namespaces: creating, loading, locking, deleting. What answers show of them is `described`'s."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
-from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, sql_name
+from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
 from app.db.statements import statement
+from app.domain import access
 from app.errors import Conflict, NotFound, Problems
-from app.retrieval.catalog import Catalog, IndexState, VectorConfig
-from app.retrieval.vectors import METRIC_SPELLINGS, index_method
+from app.retrieval.catalog import SIDE, Catalog, IndexState, Kind, Mode, VectorConfig
+from app.retrieval.vectors import MAX_SPARSE_DIMENSION, METRIC_SPELLINGS, index_method
 from app.settings import Settings
 
-# Exact counts above this would make a read of the namespace slow; the statistics' estimate serves there.
-COUNT_LIMIT = 100_000
+# Retrievers name vectors where templates may stand.
+TEMPLATED = re.compile(r"\{[{%]")
+# Paths of other operations begin with these.
+RESERVED_IDENTIFIERS = frozenset({"list", "standalone", "stats", ".", ".."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class NewVector:
     metric: str = "cosine"
     inference_service: str | None = None
     source_field: str | None = None
+    kind: str = "dense"
 
 
 def check_vectors(
@@ -43,8 +47,11 @@ def check_vectors(
     seen: set[str] = set()
     for n, vector in enumerate(vectors):
         here = (*location, n)
-        if not vector.name or len(vector.name) > 128 or "\0" in vector.name:
-            problems.add((*here, "name"), "bad_name", "The name of a vector index has 1 to 128 characters.")
+        if not vector.name or len(vector.name) > 128 or "\0" in vector.name or TEMPLATED.search(vector.name):
+            message = (
+                "The name of a vector index has 1 to 128 characters, and none of {{ and {%, which begin templates."
+            )
+            problems.add((*here, "name"), "bad_name", message)
         elif vector.name in taken:
             message = f"The vector index {vector.name!r} exists already; choose another name."
             problems.add((*here, "name"), "name_conflict", message)
@@ -54,66 +61,157 @@ def check_vectors(
         if vector.metric not in METRIC_SPELLINGS:
             message = f"Unknown metric {vector.metric!r}; the metrics are cosine, dot and euclidean."
             problems.add((*here, "metric"), "unknown_metric", message)
-        if not 1 <= vector.dimension <= settings.max_dimension:
-            message = f"A dimension is from 1 to {settings.max_dimension}, not {vector.dimension}."
+        if vector.kind not in get_args(Kind):
+            message = f"Unknown kind {vector.kind!r}; the kinds are {', '.join(get_args(Kind))}."
+            problems.add((*here, "kind"), "unknown_kind", message)
+        elif vector.kind != "dense" and vector.inference_service is not None:
+            message = f"The index {vector.name!r} is {vector.kind}; services make dense vectors."
+            problems.add((*here, "inference_service"), "not_dense", message)
+        most = MAX_SPARSE_DIMENSION if vector.kind == "sparse" else settings.max_dimension
+        if not 1 <= vector.dimension <= most:
+            message = f"A dimension is from 1 to {most}, not {vector.dimension}."
             problems.add((*here, "dimension"), "bad_dimension", message)
     if len(vectors) + len(taken) > settings.max_vector_configs:
         message = f"A namespace has at most {settings.max_vector_configs} vector indexes."
         problems.add(location, "too_many_vectors", message)
 
 
-def as_config(vector: NewVector, state: IndexState) -> VectorConfig:
+def as_configs(
+    vectors: Iterable[NewVector], state: IndexState, present: Sequence[VectorConfig] = ()
+) -> tuple[VectorConfig, ...]:
+    """The physical side of new vector configs, beside those that the namespace has already."""
+    configs = list(present)
+    for vector in vectors:
+        configs.append(as_config(vector, state, configs))
+    return tuple(configs[len(present) :])
+
+
+def as_config(vector: NewVector, state: IndexState, present: Sequence[VectorConfig] = ()) -> VectorConfig:
     """The physical side of a vector config: its column, and its index by dimension and metric."""
     metric = METRIC_SPELLINGS[vector.metric]
-    method = index_method(vector.dimension, metric)
-    column = sql_name(vector.name, RESERVED_COLUMNS)
+    kind = cast(Kind, vector.kind)
+    method = index_method(vector.dimension, metric, kind)
+    room = len(SIDE) if kind == "multi" else 0
+    relations = _relations(present)
+    taken = {config.column for config in present}
+    if kind == "multi":
+        taken |= {relation.removeprefix(SIDE) for relation in relations}
+    column = free_name(vector.name, RESERVED_COLUMNS, taken, suffix_room=room)
     return VectorConfig(
         name=vector.name,
         column=column,
         dimension=vector.dimension,
         metric=metric,
-        index_name=sql_name(f"documents_{column}_hnsw", frozenset()),
+        index_name=free_name(f"documents_{column}_hnsw", frozenset(), relations),
         index_method=method,
         index_state="ready" if method == "exact" else state,
+        kind=kind,
     )
 
 
-async def create_standalone(
+def _relations(configs: Sequence[VectorConfig]) -> set[str]:
+    """The tables and indexes that a namespace's schema holds: they share one space of names."""
+    found = {"documents", "documents_pkey", "documents_collection", *(config.index_name for config in configs)}
+    for config in configs:
+        if config.kind == "multi":
+            found |= {config.side_table, f"{config.side_table[:58]}_pkey"}  # cut as PostgreSQL cuts it
+    return found
+
+
+def check_name(
+    name: str, location: tuple[str | int, ...], problems: Problems, shortest: int = 1, longest: int = 128
+) -> None:
+    """A name stands in paths and headers, so it holds nothing that is lost there."""
+    lost = name != name.strip() or "/" in name or not name.isprintable()
+    if not shortest <= len(name) <= longest or lost or name in RESERVED_IDENTIFIERS:
+        message = (
+            f"A namespace_name has {shortest} to {longest} printable characters without a slash, and no space at its "
+            f"ends; {', '.join(sorted(RESERVED_IDENTIFIERS))} are taken."
+        )
+        problems.add(location, "bad_name", message)
+
+
+async def create_standalone(conn: AsyncConnection, settings: Settings, **wanted: Any) -> Catalog:
+    """`create`, in that mode."""
+    return await create(conn, settings, mode="standalone", **wanted)
+
+
+async def create(
     conn: AsyncConnection,
     settings: Settings,
     *,
+    mode: Mode,
     namespace_id: str,
     namespace_name: str | None = None,
     vectors: Sequence[NewVector] | None = None,
     description: str | None = None,
     kept: dict[str, Any] | None = None,
+    problems: Problems | None = None,
 ) -> Catalog:
-    """Create schema, table, indexes and catalog rows. 409 where id or name is taken by any namespace."""
-    problems = Problems()
+    """Create schema, table, indexes, catalog rows and mappings. 409 where id or name is any namespace's.
+
+    Without `vectors` they are made by what is written. `problems` are those that were found before, with services.
+    """
+    access.require_creatable(namespace_id)
+    problems = problems or Problems()
     check_vectors(vectors or (), ("body", "vector_configs"), (), settings, problems)
+    if namespace_name is not None:
+        check_name(namespace_name, ("body", "namespace_name"), problems)
     problems.refuse()
-    configs = tuple(as_config(vector, "ready") for vector in vectors or ())
-    name = namespace_name or namespace_id
-    schema = await _free_schema(conn, namespace_id)
-    row: dict[str, Any] = {"namespace_id": namespace_id, "namespace_name": name, "schema": schema}
-    row |= {"mode": "standalone", "dynamic": vectors is None, "description": description, "settings": _json(kept or {})}
-    try:
-        await conn.execute(statement("insert_namespace"), row)
-        identifiers = {"namespace_id": namespace_id, "identifiers": [namespace_id, name]}
-        await conn.execute(statement("insert_namespace_identifiers"), identifiers)
-    except IntegrityError as error:
-        raise Conflict(f"A namespace {namespace_id!r} or {name!r} exists already.", code="already_exists") from error
+    configs = as_configs(vectors or (), "ready")
+    schema = await insert(
+        conn,
+        namespace_id=namespace_id,
+        namespace_name=namespace_name or namespace_id,
+        mode=mode,
+        dynamic=vectors is None,
+        description=description,
+        settings=_json(kept or {}),
+    )
     await insert_configs(conn, namespace_id, 0, configs)
+    mapped = [vector for vector in vectors or () if vector.inference_service]
+    await insert_mappings(conn, namespace_id, [(v.name, v.inference_service, v.source_field) for v in mapped])
     await ddl.create_namespace(conn, schema, configs, settings)
     return await load_catalog(conn, namespace_id)
 
 
-async def _free_schema(conn: AsyncConnection, namespace_id: str) -> str:
-    """The schema's name; one that exists in the user's own database is never touched."""
-    schema = sql_name(namespace_id, RESERVED_SCHEMAS)
-    if (await conn.execute(statement("schema_exists"), {"schema": schema})).scalar_one():
-        return sql_name(namespace_id, frozenset({namespace_id}))
+async def insert(conn: AsyncConnection, *, namespace_id: str, namespace_name: str, **row: Any) -> str:
+    """The namespace's row and identifiers; the name of its schema, which is not there yet."""
+    schema = await _free_schema(conn, namespace_id)
+    binds = {"namespace_id": namespace_id, "namespace_name": namespace_name, "schema": schema, **row}
+    try:
+        await conn.execute(statement("insert_namespace"), binds)
+        await insert_identifiers(conn, namespace_id, [namespace_id, namespace_name])
+    except IntegrityError as error:
+        raise taken(namespace_id, namespace_name) from error
     return schema
+
+
+async def insert_identifiers(conn: AsyncConnection, namespace_id: str, identifiers: Sequence[str]) -> None:
+    binds = {"namespace_id": namespace_id, "identifiers": identifiers}
+    await conn.execute(statement("insert_namespace_identifiers"), binds)
+
+
+def taken(*identifiers: str) -> Conflict:
+    shown = " or ".join(map(repr, dict.fromkeys(identifiers)))
+    return Conflict(f"A namespace {shown} exists already.", code="already_exists")
+
+
+async def insert_mappings(
+    conn: AsyncConnection, namespace_id: str, mappings: Iterable[tuple[str, str | None, str | None]]
+) -> None:
+    """Map vector configs to services: name, service, source field."""
+    rows = [dict(zip(("name", "inference_service", "source_field"), mapping, strict=True)) for mapping in mappings]
+    if rows:
+        await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": _json(rows)})
+
+
+async def _free_schema(conn: AsyncConnection, namespace_id: str) -> str:
+    """The schema's name; one that exists, be it the user's own, is never touched."""
+    for schema in names(namespace_id, RESERVED_SCHEMAS):
+        if not (await conn.execute(statement("schema_exists"), {"schema": schema})).scalar_one():
+            return schema
+    raise AssertionError("there is no end of names")
 
 
 async def insert_configs(conn: AsyncConnection, namespace_id: str, first: int, configs: Sequence[VectorConfig]) -> None:
@@ -126,8 +224,11 @@ async def insert_configs(conn: AsyncConnection, namespace_id: str, first: int, c
 
 
 async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
-    """The namespace with that id or name; `NotFound` when there is none."""
-    row = (await conn.execute(statement("load_catalog"), {"identifier": identifier})).mappings().one_or_none()
+    """The namespace with that id or name; `NotFound` when there is none that the caller may see."""
+    if "\0" in identifier:
+        raise NotFound("namespace", identifier)
+    binds = {"identifier": identifier, "visible": access.visible()}
+    row = (await conn.execute(statement("load_catalog"), binds)).mappings().one_or_none()
     if row is None:
         raise NotFound("namespace", identifier)
     configs = tuple(VectorConfig(**config) for config in row["vector_configs"])
@@ -139,52 +240,11 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
 async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:
     """The same, kept from changing until the transaction ends."""
     name = "lock_namespace" if exclusive else "share_namespace"
-    found = (await conn.execute(statement(name), {"identifier": identifier})).scalar_one_or_none()
+    binds = {"identifier": identifier, "visible": access.visible()}
+    found = (await conn.execute(statement(name), binds)).scalar_one_or_none() if "\0" not in identifier else None
     if found is None:
         raise NotFound("namespace", identifier)
     return await load_catalog(conn, found)
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A namespace as answers show it; JSON parts are kept as text."""
-
-    namespace_id: str
-    namespace_name: str
-    mode: str
-    version: int
-    dynamic_vector_indexes: bool
-    description: str | None
-    settings: str
-    created_at: Any
-    updated_at: Any
-    estimated_documents: int
-    vector_configs: str
-    inference_map: str
-    counted: bool = False
-
-
-async def describe(conn: AsyncConnection, identifier: str) -> Description:
-    catalog = await load_catalog(conn, identifier)
-    (found,) = await describe_all(conn, namespace_id=catalog.namespace_id)
-    some = sa.select(sa.literal(1)).select_from(catalog.documents).limit(COUNT_LIMIT + 1).subquery()
-    count = (await conn.execute(sa.select(sa.func.count()).select_from(some))).scalar_one()
-    if count > COUNT_LIMIT:
-        return replace(found, estimated_documents=max(count, found.estimated_documents))
-    return replace(found, estimated_documents=count, counted=True)
-
-
-async def describe_all(
-    conn: AsyncConnection, *, namespace_id: str | None = None, after: str | None = None, limit: int = 1
-) -> list[Description]:
-    binds = {"namespace_id": namespace_id, "after": after, "limit": limit}
-    rows = (await conn.execute(statement("describe_namespaces"), binds)).mappings()
-    return [Description(**row) for row in rows]
-
-
-async def count(conn: AsyncConnection) -> int:
-    total: int = (await conn.execute(statement("count_namespaces"))).scalar_one()
-    return total
 
 
 async def delete(conn: AsyncConnection, identifier: str) -> str:

@@ -14,12 +14,14 @@ from app.db import ddl
 from app.db.statements import statement
 from app.domain.namespaces import (
     NewVector,
-    as_config,
+    as_configs,
     check_vectors,
     insert_configs,
+    insert_mappings,
     load_catalog,
     lock_catalog,
 )
+from app.domain.services import held
 from app.errors import Conflict, Problem, Problems
 from app.inference.base import ServiceInfo
 from app.jobs import queue
@@ -44,6 +46,10 @@ class Promotion:
 
     vector_mappings: Sequence[Mapped] = ()
     add_vectors: Sequence[NewVector] = ()
+
+    def services(self) -> list[str]:
+        mapped = [mapping.inference_service for mapping in self.vector_mappings]
+        return mapped + [vector.inference_service for vector in self.add_vectors if vector.inference_service]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +78,14 @@ def decide_promotion(
     for n, vector in enumerate(wanted.add_vectors):
         if vector.inference_service is not None:
             at = (*here, n, "inference_service")
-            _check_service(vector.inference_service, vector.name, vector.dimension, services, at, problems)
+            check_service(vector.inference_service, vector.name, vector.dimension, services, at, problems)
     if problems:
         return Decision(problems.found, (), {})
     mappings = {mapped.existing_index: mapped for mapped in wanted.vector_mappings}
     mappings |= {
         v.name: Mapped(v.name, v.inference_service, v.source_field) for v in wanted.add_vectors if v.inference_service
     }
-    return Decision((), tuple(as_config(vector, "building") for vector in wanted.add_vectors), mappings)
+    return Decision((), as_configs(wanted.add_vectors, "building", catalog.vector_configs), mappings)
 
 
 def _check_mappings(
@@ -96,13 +102,16 @@ def _check_mappings(
         elif mapped.existing_index in seen:
             message = f"The index {mapped.existing_index!r} is mapped more than once."
             problems.add((*at, "existing_index"), "duplicate_mapping", message)
+        elif config.kind != "dense":
+            message = f"The index {mapped.existing_index!r} is {config.kind}; services make dense vectors."
+            problems.add((*at, "existing_index"), "not_dense", message)
         seen.add(mapped.existing_index)
         dimension = config.dimension if config else None
         service_at = (*at, "inference_service")
-        _check_service(mapped.inference_service, mapped.existing_index, dimension, services, service_at, problems)
+        check_service(mapped.inference_service, mapped.existing_index, dimension, services, service_at, problems)
 
 
-def _check_service(
+def check_service(
     name: str,
     index: str,
     dimension: int | None,
@@ -110,6 +119,7 @@ def _check_service(
     at: tuple[str | int, ...],
     problems: Problems,
 ) -> None:
+    """Find what forbids mapping an index to a service; its dimension is None where there is no such index."""
     service = services.get(name)
     if service is None:
         message = f"No inference service {name!r}; the services are {', '.join(sorted(services))}."
@@ -143,6 +153,7 @@ async def promote(
     """
     before = await lock_catalog(conn, identifier, exclusive=True)
     refuse_mode(before)
+    services = await held(conn, services, wanted.services())
     decision = decide_promotion(before, wanted, services, settings)
     Problems(list(decision.problems)).refuse()
 
@@ -150,11 +161,8 @@ async def promote(
     if decision.new_configs:
         await ddl.add_vector_columns(conn, before.schema, decision.new_configs)
         await insert_configs(conn, namespace_id, len(before.vector_configs), decision.new_configs)
-    mappings = [
-        {"name": name, "inference_service": mapped.inference_service, "source_field": mapped.source_field}
-        for name, mapped in decision.mappings.items()
-    ]
-    await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": _json(mappings)})
+    mappings = [(name, m.inference_service, m.source_field) for name, m in decision.mappings.items()]
+    await insert_mappings(conn, namespace_id, mappings)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": _json(asdict(wanted))}
@@ -198,5 +206,9 @@ def _json(value: Any) -> str:
 
 
 def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:
-    """Vector configs as answers show them."""
-    return [{"name": config.name, "dimension": config.dimension, "metric": config.metric} for config in configs]
+    """Vector configs as answers show them; a kind is shown where it is not the public API's, dense."""
+    return [
+        {"name": config.name, "dimension": config.dimension, "metric": config.metric}
+        | ({"kind": config.kind} if config.kind != "dense" else {})
+        for config in configs
+    ]

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
 from app.domain.namespaces import lock_catalog
-from app.domain.runtime import Prepared
+from app.domain.runtime import MAX_TIME_MS, Prepared
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog
 from app.retrieval.compiler import Pipeline, check_pipeline, parse_pipeline
+from app.retrieval.filters import Condition, Filter
 from app.retrieval.inputs import check_schema
 from app.retrieval.stages.base import Limits
 
@@ -30,6 +31,11 @@ DEFINITION = (
     "display_config",
     "budget_limits",
 )
+
+# `max_time_ms` bounds the statement; nothing costs credits here.
+BUDGET = ("max_credits", "max_time_ms")
+# These would be taken for a route where a path may name a retriever.
+RESERVED = frozenset({"execute", "list", "stages"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,23 @@ def check_definition(definition: Mapping[str, Any], catalog: Catalog, limits: Li
     pipeline = parse_pipeline(definition.get("stages"), limits, problems)
     schema = definition.get("input_schema") or {}
     check_schema(schema, pipeline.input_names, problems, ("body", "input_schema"))
+    _check_rest(definition, problems)
     if not problems:  # positions of stages that did not parse would be wrong
         check_pipeline(pipeline, catalog, limits, problems)
     problems.refuse()
     return pipeline
+
+
+def _check_rest(definition: Mapping[str, Any], problems: Problems) -> None:
+    for name in definition.get("collection_identifiers") or ():
+        if not isinstance(name, str) or "\0" in name:
+            problems.add(("body", "collection_identifiers"), "bad_name", "A collection is named by a text.")
+    for name, value in (definition.get("budget_limits") or {}).items():
+        here, least = ("body", "budget_limits", name), int(name == "max_time_ms")
+        if name not in BUDGET:
+            problems.add(here, "extra_forbidden", f"budget_limits has no {name!r}; it has {' and '.join(BUDGET)}.")
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
+            problems.add(here, "out_of_range", f"{name} is a number, {least} or more.")
 
 
 async def put(
@@ -80,7 +99,7 @@ async def put(
     row = (await conn.execute(statement("put_retriever"), binds)).mappings().one_or_none()
     if row is None:
         raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists")
-    return _retriever(row)
+    return from_row(row)
 
 
 async def change(
@@ -105,13 +124,28 @@ async def change(
         raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists") from error
     if row is None:
         raise Conflict(f"The retriever {identifier!r} was changed by another request; read it again.", code="changed")
-    return _retriever(row)
+    return from_row(row)
+
+
+async def clone(
+    conn: AsyncConnection, namespace: str, identifier: str, name: str, changes: Mapping[str, Any], limits: Limits
+) -> tuple[Retriever, str]:
+    """A new retriever with the definition of another but for the changes; and the id of that other one."""
+    catalog = await lock_catalog(conn, namespace, exclusive=False)
+    source = await find(conn, catalog.namespace_id, identifier)
+    definition = {**source.definition, **{k: v for k, v in changes.items() if k in DEFINITION}}
+    made = await put(conn, catalog.namespace_id, name, definition, limits, only_new=True)
+    return made, source.retriever_id
 
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or "\0" in name:
         message = "A retriever_name has 1 to 255 characters."
-        raise InvalidRequest([Problem(("body", "retriever_name"), "bad_name", message)])
+    elif name in RESERVED:
+        message = f"No retriever can be named {name!r}, for that is a path of the API."
+    else:
+        return
+    raise InvalidRequest([Problem(("body", "retriever_name"), "bad_name", message)])
 
 
 async def find(conn: AsyncConnection, namespace_id: str, identifier: str) -> Retriever:
@@ -120,17 +154,7 @@ async def find(conn: AsyncConnection, namespace_id: str, identifier: str) -> Ret
     row = (await conn.execute(statement("find_retriever"), binds)).mappings().one_or_none()
     if row is None:
         raise NotFound("retriever", identifier)
-    return _retriever(row)
-
-
-async def find_all(
-    conn: AsyncConnection, namespace_id: str, *, after: str | None, limit: int
-) -> tuple[list[Retriever], int]:
-    """A page of retrievers in the order of their ids, and how many there are."""
-    binds = {"namespace_id": namespace_id, "after": after, "limit": limit}
-    rows = (await conn.execute(statement("list_retrievers"), binds)).mappings()
-    total = (await conn.execute(statement("count_retrievers"), {"namespace_id": namespace_id})).scalar_one()
-    return [_retriever(row) for row in rows], total
+    return from_row(row)
 
 
 async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> str:
@@ -141,11 +165,34 @@ async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> s
 
 def prepare(retriever: Retriever, catalog: Catalog, limits: Limits) -> Prepared:
     """Check the retriever against the namespace as it is now, ready for compiling."""
-    pipeline = check_definition(retriever.definition, catalog, limits)
-    schema = retriever.definition.get("input_schema") or {}
     identity = (retriever.retriever_id, retriever.retriever_name, retriever.version)
-    return Prepared(catalog, *identity, schema, pipeline)
+    return prepare_definition(retriever.definition, catalog, limits, *identity)
 
 
-def _retriever(row: Mapping[Any, Any]) -> Retriever:
+def prepare_definition(
+    definition: Mapping[str, Any],
+    catalog: Catalog,
+    limits: Limits,
+    retriever_id: str | None = None,
+    name: str = "",
+    version: int | None = None,
+    shape: str = "",
+) -> Prepared:
+    """The same for a definition; `shape` stands for one that is not stored."""
+    pipeline = check_definition(definition, catalog, limits)
+    schema = definition.get("input_schema") or {}
+    most = (definition.get("budget_limits") or {}).get("max_time_ms") or MAX_TIME_MS
+    return Prepared(
+        catalog, retriever_id, name, version, schema, pipeline, within(definition), min(int(most), MAX_TIME_MS), shape
+    )
+
+
+def within(definition: Mapping[str, Any]) -> Filter | None:
+    """The filter that keeps a retriever to its collections; None where it names none."""
+    collections = definition.get("collection_identifiers")
+    return Condition("collection_id", "in", list(collections)) if collections else None
+
+
+def from_row(row: Mapping[Any, Any]) -> Retriever:
+    """The retriever of a row, its definition as JSON text."""
     return Retriever(**{**row, "definition": msgspec.json.decode(row["definition"])})

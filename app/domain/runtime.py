@@ -2,20 +2,23 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog
 from app.retrieval.compiler import Pipeline
-from app.retrieval.filters import FilterLimits
+from app.retrieval.filters import Filter, FilterLimits
 from app.retrieval.plan import Plan
 from app.retrieval.stages.base import Limits
 from app.settings import Settings
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+MAX_TIME_MS = 2**31 - 1
 
 
 class Bounded(Generic[K, V]):
@@ -44,12 +47,25 @@ class Prepared:
     """A retriever checked against one version of its namespace, and the plans that were compiled for it."""
 
     catalog: Catalog
-    retriever_id: str
+    retriever_id: str | None  # None where it is not stored
     retriever_name: str
-    version: int
-    input_schema: dict[str, dict[str, object]]
+    version: int | None
+    input_schema: dict[str, dict[str, Any]]
     pipeline: Pipeline
+    within: Filter | None = None  # the collections that it is limited to
+    max_time_ms: int = MAX_TIME_MS  # of its statement, where its budget_limits say so
+    shape: str = ""  # what stands for the definition of one that is not stored
     plans: Bounded[Hashable, Plan] = field(default_factory=lambda: Bounded(32))
+
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        """What a cursor belongs to, beside the inputs and filters."""
+        return (self.catalog.namespace_id, self.retriever_id, self.version, self.shape)
+
+    @property
+    def filters_may_be_an_input(self) -> bool:
+        """langchain-mixpeek sends filters as an input: that they are where the retriever has no input of that name."""
+        return "filters" not in self.input_schema and "filters" not in self.pipeline.input_names
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,7 @@ class Runtime:
     engine: AsyncEngine
     inference: Inference
     prepared: Bounded[tuple[str, str], Prepared] = field(default_factory=lambda: Bounded(1_000))
+    adhoc: Bounded[tuple[str, str], Prepared] = field(default_factory=lambda: Bounded(200))
 
     @property
     def limits(self) -> Limits:

@@ -9,18 +9,24 @@ from functools import cached_property
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from pgvector.sqlalchemy import VECTOR
-from sqlalchemy.dialects.postgresql import JSONB
+from pgvector.sqlalchemy import SPARSEVEC, VECTOR
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Mode = Literal["standalone", "managed"]
 IndexMethod = Literal["hnsw_vector", "hnsw_halfvec", "hnsw_binary", "exact"]
 IndexState = Literal["building", "ready", "failed"]
+Kind = Literal["dense", "sparse", "multi"]
+# How the names of the tables that hold multi-vectors begin.
+SIDE = "documents_"
 
 
 @dataclass(frozen=True, slots=True)
 class VectorConfig:
-    """One vector column: its public `name`, its physical `column`, and how it is indexed."""
+    """One vector column: its public `name`, its physical `column`, and how it is indexed.
+
+    The vectors of a multi-vector are rows of a table of their own, `side_table`, and `column` its name's end.
+    """
 
     name: str
     column: str
@@ -29,6 +35,11 @@ class VectorConfig:
     index_name: str
     index_method: IndexMethod
     index_state: IndexState
+    kind: Kind = "dense"
+
+    @property
+    def side_table(self) -> str:
+        return f"{SIDE}{self.column}"
 
 
 @dataclass(frozen=True)
@@ -64,10 +75,35 @@ class Catalog:
             sa.column("created_at", sa.TIMESTAMP(timezone=True)),
             sa.column("updated_at", sa.TIMESTAMP(timezone=True)),
         ]
-        columns += [sa.column(config.column, VECTOR(config.dimension)) for config in self.vector_configs]
+        for config in self.vector_configs:
+            if config.kind != "multi":
+                columns.append(sa.column(config.column, vector_type(config)))
         return sa.table("documents", *columns, schema=self.schema)
 
+    def side(self, config: VectorConfig) -> sa.TableClause:
+        """The table that holds a multi-vector, one row for each of its vectors."""
+        vector = sa.column("vector", vector_type(config))
+        columns = (sa.column("document_id", sa.Text), sa.column("position", sa.Integer), vector)
+        return sa.table(config.side_table, *columns, schema=self.schema)
 
+    def vector_text(self, documents: sa.FromClause, config: VectorConfig) -> sa.ColumnElement[str]:
+        """The stored vector as text that reads back to the same float32: `[1,2]`, `{1:0.5}/9`, or `[[1],[2]]`."""
+        if config.kind != "multi":
+            return sa.cast(documents.c[config.column], sa.Text)
+        side = self.side(config)
+        vectors = sa.func.string_agg(
+            sa.cast(side.c.vector, sa.Text), aggregate_order_by(sa.literal_column("','"), side.c.position)
+        )
+        text = sa.literal_column("'['").concat(vectors).concat(sa.literal_column("']'"))
+        return sa.select(text).where(side.c.document_id == documents.c.document_id).scalar_subquery()
+
+
+def vector_type(config: VectorConfig) -> VECTOR | SPARSEVEC:
+    """The type of the column, or of each vector of a multi-vector."""
+    return SPARSEVEC(config.dimension) if config.kind == "sparse" else VECTOR(config.dimension)
+
+
+_METADATA = sa.literal_column("'metadata'", sa.Text())
 SYSTEM_COLUMNS = ("document_id", "collection_id", "created_at", "updated_at")
 
 
@@ -76,7 +112,8 @@ class Fields:
     """Finds a document's field: a jsonb expression and the path that remains in it.
 
     `document_id`, `collection_id`, `_internal.created_at`, `_internal.updated_at` and `_internal.metadata.…` are
-    the system's; everything else is a path into the payload.
+    the system's. `metadata.…` is the document's metadata too, unless its payload has a field `metadata` of its own,
+    which wins. Everything else is a path into the payload.
     """
 
     documents: sa.FromClause
@@ -91,4 +128,9 @@ class Fields:
                 return columns.metadata, path[2:]
             if path[1] in SYSTEM_COLUMNS:
                 return sa.func.to_jsonb(columns[path[1]]), path[2:]
+        if path[0] == "metadata":
+            own = columns.payload.op("->", return_type=JSONB())(_METADATA)
+            return sa.case(
+                (columns.payload.op("?", return_type=sa.Boolean())(_METADATA), own), else_=columns.metadata
+            ), path[1:]
         return columns.payload, path

@@ -12,7 +12,7 @@ from app.errors import Problems
 from app.retrieval import templates
 from app.retrieval.catalog import Catalog
 from app.retrieval.filters import Filter, to_json
-from app.retrieval.plan import Plan, render
+from app.retrieval.plan import Plan, constant, render
 from app.retrieval.stages import REGISTRY
 from app.retrieval.stages.base import Check, Limits, Location, Lowering, SqlStage, StageType
 
@@ -27,6 +27,11 @@ class Pipeline:
     names: tuple[str, ...]
     stages: tuple[SqlStage, ...]
     input_names: frozenset[str]
+
+    @property
+    def named_rows(self) -> int | None:
+        """The number of rows that the pipeline names: the last of its stages that bounds them."""
+        return next((most for stage in reversed(self.stages) if (most := stage.most_rows()) is not None), None)
 
 
 def parse_pipeline(raw: Any, limits: Limits, problems: Problems, location: Location = ("body", "stages")) -> Pipeline:
@@ -115,15 +120,19 @@ def compile_plan(
     filters: Filter | None = None,
     vectors: Sequence[str] = (),
     ef_search: int = 100,
+    after: bool = False,
 ) -> Plan:
-    """Lower each stage into the next, as CTEs that read in the order of the pipeline."""
+    """Lower each stage into the next, as CTEs that read in the order of the pipeline.
+
+    With `after` the answer begins after a document, which each request names.
+    """
     to = Lowering(catalog, limits, provided, everywhere=filters, ef_search=ef_search)
     ctes: list[sa.CTE] = []
     for n, stage in enumerate(pipeline.stages, start=1):
         to.prefix = f"s{n}"
         source = ctes[-1] if ctes else None
         ctes.append(stage.lower(source, to).cte(f"s{n}_{stage.stage_id}"))
-    statement = _answer(ctes, catalog, retriever_id, vectors, to)
+    statement = _answer(ctes, catalog, retriever_id, vectors, to, after=after)
     return Plan(
         text=render(statement),
         binds=tuple(to.binds.found.values()),
@@ -139,21 +148,28 @@ def compile_plan(
 
 
 def _answer(
-    ctes: Sequence[sa.CTE], catalog: Catalog, retriever_id: str | None, vectors: Sequence[str], to: Lowering
+    ctes: Sequence[sa.CTE],
+    catalog: Catalog,
+    retriever_id: str | None,
+    vectors: Sequence[str],
+    to: Lowering,
+    *,
+    after: bool,
 ) -> sa.Select[Any]:
     """The last stage's page with its documents, beside the versions that the plan must still agree with."""
     last, documents = ctes[-1], catalog.documents
     counts = array([sa.select(sa.func.count()).select_from(cte).scalar_subquery() for cte in ctes])
     state = sa.select(*_versions(catalog, retriever_id, to), counts.label("counts")).cte("state")
+    rows = sa.select(last.c.document_id, last.c.score, last.c.rank)
     page = (
-        sa.select(last.c.document_id, last.c.score, last.c.rank)
+        (rows.where(last.c.rank > _rank_before(last, to)) if after else rows)
         .order_by(last.c.rank)
         .limit(to.binds.add("page_limit", sa.BigInteger(), None))
         .offset(to.binds.add("page_offset", sa.BigInteger(), None))
         .cte("page")
     )
     hits = page.join(documents, documents.c.document_id == page.c.document_id)
-    columns = [documents.c[catalog.by_name[name].column] for name in vectors]
+    columns = [catalog.vector_text(documents, catalog.by_name[name]) for name in vectors]
     return (
         sa.select(
             *state.c,
@@ -165,11 +181,21 @@ def _answer(
             sa.cast(documents.c.metadata, sa.Text).label("metadata"),
             documents.c.created_at,
             documents.c.updated_at,
-            *(sa.cast(column, sa.Text) for column in columns),
+            *columns,
         )
         .select_from(state.outerjoin(hits, sa.true()))
         .order_by(page.c.rank)
     )
+
+
+def _rank_before(last: sa.CTE, to: Lowering) -> sa.ColumnElement[int]:
+    """The rank that the answer begins after: of the document that is named; where that is gone, the one before it."""
+    document = to.binds.add("after_id", sa.Text(), None)
+    named = sa.select(last.c.rank).where(last.c.document_id == document)
+    place = to.binds.add("after_rank", sa.BigInteger(), None) - constant(1)
+    score = to.binds.add("after_score", sa.Double(), None)
+    better = sa.select(sa.func.max(last.c.rank)).where(last.c.score > score)
+    return sa.func.coalesce(named.scalar_subquery(), place, better.scalar_subquery(), constant(0))
 
 
 def _versions(catalog: Catalog, retriever_id: str | None, to: Lowering) -> list[sa.Label[Any]]:

@@ -1,6 +1,6 @@
 """Runs a plan: embeds its texts with no transaction open, then one statement in one round trip."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import connection, raw
 from app.errors import InvalidRequest, Problem
-from app.inference.registry import Inference
-from app.retrieval.plan import Bind, Inputs, Plan
+from app.inference.base import Task
+from app.retrieval.plan import After, Bind, Inputs, Plan
 from app.retrieval.templates import MissingInput, fill, input_names
+from app.retrieval.vectors import Vector
 from app.telemetry import Timings
 
 INPUTS = ("body", "inputs")
+
+Embedder = Callable[[str, str, Task], Awaitable[Vector]]
+"""Takes a service's name, a text and what it is for."""
 
 
 class Stale(Exception):
@@ -31,10 +35,18 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The window of the last stage's rows that is answered."""
+    """The window of the last stage's rows that is answered: by its place, or after a document (one row more than
+    `limit`, which tells whether still more follow)."""
 
     limit: int | None = None
     offset: int = 0
+    after: After | None = None
+
+    def binds(self) -> dict[str, Any]:
+        if self.after is None or self.limit is None:
+            return {"page_limit": self.limit, "page_offset": self.offset}
+        after = {"after_id": self.after.document_id, "after_rank": self.after.rank, "after_score": self.after.score}
+        return {"page_limit": self.limit + 1, "page_offset": 0, **after}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +57,18 @@ class Rows:
     counts: list[int]
 
 
-async def fill_binds(plan: Plan, inputs: Inputs, inference: Inference) -> dict[str, Any]:
+async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, Any]:
     """The value of every bind. Texts are embedded here; `InvalidRequest` names every input that does not fit."""
     values: dict[str, Any] = {}
     problems: list[Problem] = []
-    embeds = {embed.bind: embed for embed in plan.embeds}
+    embeds = {wanted.bind: wanted for wanted in plan.embeds}
     for bind in plan.binds:
         try:
             filled = fill(bind.value, inputs)
-            if (embed := embeds.get(bind.name)) is not None:
-                filled = await _embed(filled, embed.service, embed.task, inference)
+            if (wanted := embeds.get(bind.name)) is not None:
+                if not isinstance(filled, str):
+                    raise ValueError("a text query is a string")
+                filled = await embed(wanted.service, filled, wanted.task)
             values[bind.name] = bind.convert(filled)
         except MissingInput as error:
             message = f"The input {error.name!r} is needed by this retriever."
@@ -64,12 +78,6 @@ async def fill_binds(plan: Plan, inputs: Inputs, inference: Inference) -> dict[s
     if problems:
         raise InvalidRequest(list(dict.fromkeys(problems)))
     return values
-
-
-async def _embed(text: Any, service: str, task: Any, inference: Inference) -> Any:
-    if not isinstance(text, str):
-        raise ValueError("a text query is a string")
-    return (await inference.embed(service, [text], task))[0]
 
 
 def _place(bind: Bind) -> tuple[str | int, ...]:
@@ -87,14 +95,14 @@ async def execute(
     timings: Timings,
 ) -> Rows:
     """Run the statement with its settings in one transaction and one round trip. Raises `Stale`."""
-    parameters = {**values, "page_limit": page.limit, "page_offset": page.offset}
+    parameters = {**values, **page.binds()}
     settings = {**limits, **plan.settings}
     with timings("db"):
         async with connection(engine) as conn:
             driver = await raw(conn)
             try:
                 async with driver.pipeline():
-                    await driver.execute(*_set_local(settings))
+                    await driver.execute(*set_local(settings))
                     cursor = await driver.execute(plan.text, parameters)
                     # Not driver.commit(), which waits for an answer of its own: a second round trip, 0.1 ms.
                     await driver.execute("COMMIT")
@@ -110,7 +118,7 @@ async def execute(
     return Rows([row[3:] for row in rows if row[4] is not None], rows[0][2])
 
 
-def _set_local(settings: Mapping[str, str]) -> tuple[Any, list[str]]:
+def set_local(settings: Mapping[str, str]) -> tuple[Any, list[str]]:
     """One statement that sets everything for this transaction alone, so that poolers may share the connection."""
     calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     return f"SELECT {calls}", [part for item in settings.items() for part in item]

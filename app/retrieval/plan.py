@@ -72,6 +72,15 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class After:
+    """The document that the answer comes after; where it is gone, its rank or its score says where it was."""
+
+    document_id: str
+    rank: int | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A retriever compiled against one version of a namespace: everything that a request needs but its values.
 

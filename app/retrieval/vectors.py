@@ -6,17 +6,23 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
+from pgvector import SparseVector
+from pgvector.sqlalchemy import BIT, HALFVEC
 
-from app.retrieval.catalog import IndexMethod, Metric, VectorConfig
+from app.retrieval.catalog import IndexMethod, Kind, Metric, VectorConfig
 
 Vector = NDArray[np.float32]
+# Of a dense, a sparse or a multi-vector.
+Value = Vector | SparseVector | list[Vector]
 
 # pgvector's own limits of an HNSW index, in dimensions.
 MAX_HNSW_VECTOR = 2_000
 MAX_HNSW_HALFVEC = 4_000
 # The largest number that half precision holds; a larger one fails the insert into a halfvec index.
 HALF_MAX = 65_504.0
+# pgvector's own limits of a sparse vector.
+MAX_NON_ZERO = 16_000
+MAX_SPARSE_DIMENSION = 1_000_000_000
 
 # Constants stand in the text: only what a request brings is a parameter.
 ONE: sa.ColumnElement[float] = sa.literal_column("1", sa.Double())
@@ -31,8 +37,10 @@ METRIC_SPELLINGS: dict[str, Metric] = {
 }
 
 
-def index_method(dimension: int, metric: Metric) -> IndexMethod:
+def index_method(dimension: int, metric: Metric, kind: Kind = "dense") -> IndexMethod:
     """HNSW on vector to 2,000 dimensions, on a halfvec cast to 4,000; above, bits for cosine, else exact search."""
+    if kind != "dense":
+        return "exact"
     if dimension <= MAX_HNSW_VECTOR:
         return "hnsw_vector"
     if dimension <= MAX_HNSW_HALFVEC:
@@ -83,8 +91,15 @@ def index_distance(
     return distance(config.metric, column, query)
 
 
-def vector_type(config: VectorConfig) -> VECTOR:
-    return VECTOR(config.dimension)
+def as_value(raw: Any, config: VectorConfig) -> Value:
+    """What is stored for `raw` in an index of this kind; ValueError says why it cannot be."""
+    if config.kind == "sparse":
+        return as_sparse(raw, config)
+    if config.kind == "multi":
+        return as_multi(raw, config)
+    if isinstance(raw, list) and raw and isinstance(raw[0], list):
+        raise ValueError(f"the index {config.name!r} is dense: it takes one vector, not several")
+    return as_vector(raw, config)
 
 
 def as_vector(raw: Any, config: VectorConfig) -> Vector:
@@ -93,15 +108,62 @@ def as_vector(raw: Any, config: VectorConfig) -> Vector:
         raise ValueError(f"a vector is a list of {config.dimension} numbers, not {_kind(raw)}")
     if len(raw) != config.dimension:
         raise ValueError(f"it has {len(raw)} dimensions, the index {config.name!r} has {config.dimension}")
+    return _checked(_numbers(raw), config)
+
+
+def as_query(raw: Any, config: VectorConfig) -> Vector | SparseVector:
+    """The vector that an index of this kind can be searched with."""
+    if config.kind == "multi":
+        raise ValueError(f"the index {config.name!r} holds multi-vectors, which are stored and cannot be searched")
+    return as_sparse(raw, config) if config.kind == "sparse" else as_vector(raw, config)
+
+
+def as_sparse(raw: Any, config: VectorConfig) -> SparseVector:
+    """`{"indices": […], "values": […]}`, indices from 0 and each once, in any order; no value is 0."""
+    if not isinstance(raw, dict) or raw.keys() != {"indices", "values"}:
+        what = "a dense vector" if isinstance(raw, list) else _kind(raw)
+        raise ValueError(f'the index {config.name!r} is sparse: it takes {{"indices": […], "values": […]}}, not {what}')
+    indices, values = raw["indices"], raw["values"]
+    if not isinstance(indices, list) or not isinstance(values, list) or len(indices) != len(values):
+        raise ValueError("indices and values are lists of the same length")
+    if len(indices) > MAX_NON_ZERO:
+        raise ValueError(f"it has {len(indices)} values; a sparse vector has at most {MAX_NON_ZERO}")
+    if not all(type(index) is int and 0 <= index < config.dimension for index in indices):
+        raise ValueError(f"indices are whole numbers from 0 to {config.dimension - 1}")
+    if len(set(indices)) != len(indices):
+        raise ValueError("an index is given more than once")
+    numbers = _checked(_numbers(values), config) if values else np.zeros(0, np.float32)
+    if not numbers.all():
+        raise ValueError("a value is 0 (perhaps only in float32): what is 0 is left out of a sparse vector")
+    if not values and config.metric == "cosine":
+        raise ValueError("a vector without values has no direction, so no cosine; use another metric")
+    return SparseVector(dict(zip(indices, numbers.tolist(), strict=True)), config.dimension)
+
+
+def as_multi(raw: Any, config: VectorConfig) -> list[Vector]:
+    """A list of vectors, each of the index's dimension."""
+    if not isinstance(raw, list) or not raw or not all(isinstance(row, list) for row in raw):
+        what = "a sparse vector" if isinstance(raw, dict) else "one vector" if raw else "an empty one"
+        raise ValueError(f"the index {config.name!r} holds multi-vectors: it takes a list of vectors, not {what}")
+    found = []
+    for n, row in enumerate(raw):
+        try:
+            found.append(as_vector(row, config))
+        except ValueError as error:
+            raise ValueError(f"vector {n}: {error}") from None
+    return found
+
+
+def _numbers(raw: Any) -> Vector:
     try:
         wide = np.asarray(raw)
-        if wide.dtype.kind not in "iuf":
+        if wide.dtype.kind not in "iuf" or wide.ndim != 1:
             raise ValueError("not numbers")
         with np.errstate(over="ignore"):
             vector: Vector = wide.astype(np.float32)
     except (ValueError, OverflowError):
         raise ValueError("every element of a vector must be a number") from None
-    return _checked(vector, config)
+    return vector
 
 
 def _checked(vector: Vector, config: VectorConfig) -> Vector:

@@ -22,7 +22,7 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
     coalesce((
         SELECT jsonb_agg(jsonb_build_object(
             'name', c.name, 'column', c.column_name, 'dimension', c.dimension, 'metric', c.metric,
-            'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state
+            'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state, 'kind', c.kind
         ) ORDER BY c.position)
         FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]') AS vector_configs,
     coalesce((
@@ -34,30 +34,27 @@ WHERE i.identifier = :identifier
     AND (CAST(:visible AS text[]) IS NULL OR i.namespace_id = ANY(CAST(:visible AS text[])));
 
 -- describe_namespaces --
--- The facts that compiling does not need, for answers; the estimate is the statistics collector's.
-SELECT n.namespace_id, n.namespace_name, n.mode, n.version, n.dynamic_vector_indexes, n.description,
-    n.settings::text AS settings, n.created_at, n.updated_at,
+-- The facts that compiling does not need, for answers; the estimate of documents is the statistics collector's.
+SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.updated_at, n.dynamic_vector_indexes,
+    (SELECT count(*) FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id) AS payload_index_count,
+    n.settings,
     greatest(coalesce(t.reltuples, 0), 0)::bigint AS estimated_documents,
     coalesce((
-        SELECT jsonb_agg(jsonb_build_object('name', c.name, 'dimension', c.dimension, 'metric', c.metric)
-            ORDER BY c.position)
+        SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', c.name, 'dimension', c.dimension, 'metric', c.metric,
+            'kind', nullif(c.kind, 'dense'))) ORDER BY c.position)
         FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]')::text AS vector_configs,
     coalesce((
         SELECT jsonb_object_agg(m.name, m.inference_service)
-        FROM pgretrieve.vector_inference_map m WHERE m.namespace_id = n.namespace_id), '{}')::text AS inference_map
+        FROM pgretrieve.vector_inference_map m WHERE m.namespace_id = n.namespace_id), '{}')::text AS inference_map,
+    coalesce((
+        SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('field_name', p.field_name, 'type', p.type,
+            'field_schema', p.field_schema, 'is_protected', false)) ORDER BY p.field_name)
+        FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]')::text AS payload_indexes
 FROM pgretrieve.namespaces n
 LEFT JOIN pg_catalog.pg_class t
     ON t.relname = 'documents' AND t.relnamespace = (
         SELECT s.oid FROM pg_catalog.pg_namespace s WHERE s.nspname = n.schema_name)
-WHERE (CAST(:namespace_id AS text) IS NULL OR n.namespace_id = :namespace_id)
-    AND (CAST(:after AS text) IS NULL OR n.namespace_id > :after)
-    AND (CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS text[])))
-ORDER BY n.namespace_id
-LIMIT :limit;
-
--- count_namespaces --
-SELECT count(*) FROM pgretrieve.namespaces
-WHERE CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[]));
+WHERE CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS text[]));
 
 -- schema_exists --
 -- Whether a schema of this name is there already, ours or its user's.
@@ -75,10 +72,11 @@ SELECT DISTINCT identifier, :namespace_id FROM unnest(CAST(:identifiers AS text[
 -- insert_vector_configs --
 -- Rows from one JSON array, in its order, after those that are there.
 INSERT INTO pgretrieve.vector_configs
-    (namespace_id, name, position, column_name, dimension, metric, index_name, index_method, index_state)
-SELECT :namespace_id, c.name, :first + c.ordinality, c.column, c.dimension, c.metric, c.index_name, c.index_method, c.index_state
+    (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state)
+SELECT :namespace_id, c.name, :first + c.ordinality, c.column, c.kind, c.dimension, c.metric, c.index_name, c.index_method,
+    c.index_state
 FROM ROWS FROM (jsonb_to_recordset(CAST(:configs AS jsonb)) AS (
-    name text, "column" text, dimension integer, metric text, index_name text, index_method text, index_state text
+    name text, "column" text, kind text, dimension integer, metric text, index_name text, index_method text, index_state text
 )) WITH ORDINALITY AS c;
 
 -- insert_mappings --
@@ -118,3 +116,59 @@ SELECT coalesce((
 
 -- delete_namespace --
 DELETE FROM pgretrieve.namespaces WHERE namespace_id = :namespace_id;
+
+-- change_namespace --
+-- Name, description and kept options, and a new version, so that no plan outlives a name.
+UPDATE pgretrieve.namespaces SET namespace_name = :namespace_name, settings = settings || CAST(:settings AS jsonb),
+    description = CASE WHEN :describe THEN CAST(:description AS text) ELSE description END,
+    version = version + 1, updated_at = now()
+WHERE namespace_id = :namespace_id;
+
+-- forget_namespace_names --
+DELETE FROM pgretrieve.namespace_identifiers WHERE namespace_id = :namespace_id AND identifier <> namespace_id;
+
+-- forget_payload_indexes --
+DELETE FROM pgretrieve.payload_indexes WHERE namespace_id = :namespace_id;
+
+-- put_payload_indexes --
+INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema)
+SELECT :namespace_id, i.field_name, i.type, i.field_schema
+FROM jsonb_to_recordset(CAST(:indexes AS jsonb)) AS i (field_name text, type text, field_schema jsonb);
+
+-- declared_payload_indexes --
+SELECT field_name FROM pgretrieve.payload_indexes WHERE namespace_id = :namespace_id ORDER BY field_name;
+
+-- pending_builds --
+-- The vector configs whose index builds wait or run.
+SELECT DISTINCT args->>'name' FROM pgretrieve_queue.procrastinate_jobs
+WHERE task_name = 'build_index' AND status IN ('todo', 'doing') AND args->>'namespace_id' = :namespace_id;
+
+-- copy_namespace --
+-- Vector configs, mappings, declared payload indexes and retrievers of one namespace for another. Retrievers get ids of
+-- their own and begin at version 1.
+WITH configs AS (
+    INSERT INTO pgretrieve.vector_configs
+        (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state)
+    SELECT :copy, name, position, column_name, kind, dimension, metric, index_name, index_method,
+        CASE index_method WHEN 'exact' THEN 'ready' ELSE :state END
+    FROM pgretrieve.vector_configs WHERE namespace_id = :source),
+fields AS (
+    INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema)
+    SELECT :copy, field_name, type, field_schema FROM pgretrieve.payload_indexes WHERE namespace_id = :source),
+mappings AS (
+    INSERT INTO pgretrieve.vector_inference_map (namespace_id, name, inference_service, source_field)
+    SELECT :copy, name, inference_service, source_field FROM pgretrieve.vector_inference_map WHERE namespace_id = :source),
+copied AS (
+    INSERT INTO pgretrieve.retrievers (retriever_id, namespace_id, retriever_name, definition)
+    SELECT 'ret_' || left(replace(gen_random_uuid()::text, '-', ''), 24), :copy, retriever_name, definition
+    FROM pgretrieve.retrievers WHERE namespace_id = :source AND :retrievers
+    ORDER BY created_at
+    RETURNING retriever_id, version, definition),
+versions AS (
+    INSERT INTO pgretrieve.retriever_versions (retriever_id, version, definition)
+    SELECT retriever_id, version, definition FROM copied)
+SELECT retriever_id FROM copied;
+
+-- namespace_row --
+-- What of a namespace's row a copy takes over.
+SELECT description, settings::text AS settings FROM pgretrieve.namespaces WHERE namespace_id = :namespace_id;

@@ -5,15 +5,6 @@ FROM pgretrieve.retrievers
 WHERE namespace_id = :namespace_id AND (retriever_id = :identifier OR retriever_name = :identifier)
 ORDER BY retriever_id = :identifier DESC LIMIT 1;
 
--- list_retrievers --
-SELECT retriever_id, retriever_name, namespace_id, version, definition::text AS definition, created_at, updated_at
-FROM pgretrieve.retrievers
-WHERE namespace_id = :namespace_id AND (CAST(:after AS text) IS NULL OR retriever_id > :after)
-ORDER BY retriever_id LIMIT :limit;
-
--- count_retrievers --
-SELECT count(*) FROM pgretrieve.retrievers WHERE namespace_id = :namespace_id;
-
 -- put_retriever --
 -- A new retriever, or a new version of the one of that name; every version is kept.
 WITH put AS (
@@ -42,3 +33,8 @@ SELECT retriever_id, retriever_name, namespace_id, version, definition::text AS 
 
 -- delete_retriever --
 DELETE FROM pgretrieve.retrievers WHERE retriever_id = :retriever_id;
+
+-- estimate_documents --
+-- How many documents a namespace has, by the planner's statistics.
+SELECT coalesce(max(greatest(reltuples, 0)), 0)::bigint FROM pg_class
+WHERE oid = to_regclass(format('%I.%I', CAST(:schema AS text), 'documents'));

@@ -101,7 +101,7 @@ def test_every_offending_document_is_listed_and_nothing_is_stored(api: Api) -> N
         "duplicate_document_id@body.documents.8.document_id",
         "bad_document_id@body.documents.9.document_id",
         "bad_vector@body.documents.10.vectors.v",
-        "not_offered@body.documents.11.vectors.v",
+        "bad_vector@body.documents.11.vectors.v",
         "bad_vector@body.documents.12.vectors.v",
     ]
     assert api("POST", "/documents/list")["results"] == []

@@ -156,8 +156,10 @@ def test_the_services_are_listed_with_what_they_lack(api: Api) -> None:
     assert dimensions == {
         "clip_vit_b32": 512,
         "minilm_l6_v2": 384,
+        "multilingual_e5_small": 384,
         "openai_text_3_large": 3072,
         "openai_text_3_small": 1536,
+        "wordllama_256": 256,
     }
     assert services["minilm_l6_v2"]["available"] is True
     assert services["clip_vit_b32"]["available"] is False

@@ -150,7 +150,10 @@ def test_validate_tells_and_changes_nothing(api: Api, conninfo: str) -> None:
     empty = api("POST", path)
     assert (empty["valid"], empty["current_mode"]) == (True, "standalone")
     assert {s["existing_index"]: s["candidates"] for s in empty["suggestions"]} == {
-        "summary": [{"inference_service": "minilm_l6_v2", "confidence": "low"}],
+        "summary": [
+            {"inference_service": "minilm_l6_v2", "confidence": "low"},
+            {"inference_service": "multilingual_e5_small", "confidence": "low"},
+        ],
         "free": [{"inference_service": "clip_vit_b32", "confidence": "low"}],
     }
     good = api("POST", path, {"add_vectors": [{"name": "x", "dimension": 3}]})

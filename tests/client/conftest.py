@@ -1,13 +1,31 @@
 """The official client, pointed at our server, with a namespace of this test's own."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import mixpeek
 import pytest
+import urllib3
 from mixpeek import Mixpeek
 
+from tests import contract
 from tests.http import ROOT_KEY
+
+
+@pytest.fixture(autouse=True)
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer that the clients get is held to the OpenAPI document too."""
+    ask = urllib3.HTTPConnectionPool.urlopen
+
+    def asking(pool: urllib3.HTTPConnectionPool, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        answer = ask(pool, method, url, *args, **kwargs)
+        root, path = f"http://{pool.host}:{pool.port}", unquote(urlsplit(url).path)
+        contract.held(root, method, path, answer.status, answer.headers, answer.data)
+        return answer
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", asking)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from mixpeek import Mixpeek
 from openai import OpenAI
 
+from app.inference.providers.open_clip import OpenClip
 from app.inference.registry import Inference
-from app.inference.services.open_clip import ClipViTB32
 from tests.fakes import settings_of
 from tests.openai_server import OpenAIServer
 
@@ -87,7 +87,7 @@ def test_the_page_with_openai(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if clip_is_installed:
-        monkeypatch.setattr(ClipViTB32, "unavailable", lambda _: None)
+        monkeypatch.setattr(OpenClip, "unavailable", lambda _: None)
     made = client.namespaces.create(
         namespace_id=namespace,
         vector_configs=[{"name": "text_embedding", "dimension": 1536, "metric": "cosine"}],

@@ -34,7 +34,8 @@ def codes_in(path: Path) -> set[str]:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             given: list[ast.expr] = [k.value for k in node.keywords if k.arg == "code"]
-            on_binds = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "attr", "") == "binds"
+            of = node.func.value if isinstance(node.func, ast.Attribute) else None
+            on_binds = "binds" in (getattr(of, "attr", ""), getattr(of, "id", ""))
             given += node.args[:2] if name in ("Problem", "add") and not on_binds else []
             given += node.args[-1:] if name == "refuse" else []
             found |= {str(a.value) for a in given if isinstance(a, ast.Constant)}

@@ -19,6 +19,9 @@ class AttributeFilter(SqlStage, frozen=True, kw_only=True):
     stage_id: ClassVar[str] = "attribute_filter"
     stage_type: ClassVar[StageType] = "filter"
     category: ClassVar[str] = "filter"
+    icon: ClassVar[str] = "filter"
+    use_cases: ClassVar[tuple[str, ...]] = ("Keep one category, tenant or time span", "Browse without a search")
+    example: ClassVar[dict[str, Any]] = {"field": "category", "operator": "eq", "value": "{{INPUT.category}}"}
     not_offered: ClassVar[frozenset[str]] = frozenset({"natural_language", "field_hints"})
 
     field: str | None = None

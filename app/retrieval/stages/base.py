@@ -89,12 +89,20 @@ class SqlStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stage_type: ClassVar[StageType]
     category: ClassVar[str]
     not_offered: ClassVar[frozenset[str]] = frozenset()
+    # What the list of stages tells beside the documentation: a Lucide icon, when to use it, parameters that work.
+    icon: ClassVar[str] = "box"
+    use_cases: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[dict[str, Any]] = {}
 
     cache_behavior: Literal["auto", "disabled", "aggressive"] = "auto"
     cache_ttl_seconds: int | None = None
 
     def check(self, check: Check) -> None:
         """Add every problem of these parameters in this namespace."""
+
+    def most_rows(self) -> int | None:
+        """How many rows this stage answers at most, where its parameters say so; a page's size follows from it."""
+        return None
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         """The select whose rows are this stage's; `source` is None for the first stage: the whole namespace."""

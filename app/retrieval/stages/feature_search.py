@@ -6,12 +6,12 @@ import msgspec
 import sqlalchemy as sa
 
 from app.errors import Problem
-from app.retrieval.catalog import Catalog, VectorConfig
+from app.retrieval.catalog import Catalog, VectorConfig, vector_type
 from app.retrieval.fusion import Fusion, fuse, normalised
 from app.retrieval.plan import Embed, constant
 from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 from app.retrieval.templates import Template
-from app.retrieval.vectors import as_vector, distance, index_distance, score, vector_type
+from app.retrieval.vectors import as_query, distance, index_distance, score
 
 # Rows that the coarse order of bits hands to exact re-scoring, for each row that is asked for.
 BINARY_OVERSAMPLING = 8
@@ -72,6 +72,14 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
     stage_id: ClassVar[str] = "feature_search"
     stage_type: ClassVar[StageType] = "filter"
     category: ClassVar[str] = "filter"
+    icon: ClassVar[str] = "search"
+    use_cases: ClassVar[tuple[str, ...]] = ("Semantic search", "More like this", "Several indexes fused into one order")
+    example: ClassVar[dict[str, Any]] = {
+        "searches": [
+            {"feature_uri": "text", "query": {"input_mode": "text", "value": "{{INPUT.query}}"}, "top_k": 100}
+        ],
+        "final_top_k": 25,
+    }
     not_offered: ClassVar[frozenset[str]] = frozenset(
         {"group_by", "facets", "learning_config", "query_preprocessing", "hard_timeout_ms"}
     )
@@ -93,6 +101,9 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
         check.filter(self.filters, "pre_filters")
         for n, search in enumerate(self.searches):
             _check_search(check, search, ("searches", n))
+
+    def most_rows(self) -> int:
+        return self.final_top_k
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         searches = [
@@ -162,7 +173,7 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
 def _query_bind(search: Search, config: VectorConfig, hint: str, to: Lowering) -> sa.Cast[Any]:
     """The query vector: a bind whose value is given, or is embedded by the index's service before the statement."""
     query = search.wanted()
-    bind = to.binds.add(hint, vector_type(config), query.content(), lambda raw: as_vector(raw, config))
+    bind = to.binds.add(hint, vector_type(config), query.content(), lambda raw: as_query(raw, config))
     if query.input_mode == "text":
         task: Literal["query", "document"] = "document" if query.embedding_task == "retrieval_document" else "query"
         to.embeds.append(Embed(hint, to.catalog.inference_map[config.name], task))
@@ -209,7 +220,7 @@ def _check_query(check: Check, query: Query, config: VectorConfig, path: tuple[s
             check.add("bad_query", "The value of a text query is a string.", *path, "value")
     elif not isinstance(content, Template) and not _holds_template(content):
         try:
-            as_vector(content, config)
+            as_query(content, config)
         except ValueError as error:
             check.add("bad_vector", f"The query vector does not fit: {error}.", *path, "value")
 
@@ -234,4 +245,5 @@ def text_refusal(catalog: Catalog, config: VectorConfig) -> Problem | None:
 
 
 def _holds_template(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(item, Template) for item in value)
+    items = value.values() if isinstance(value, dict) else value
+    return isinstance(value, list | dict) and any(isinstance(item, Template) or _holds_template(item) for item in items)

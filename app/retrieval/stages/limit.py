@@ -14,6 +14,9 @@ class Limit(SqlStage, frozen=True, kw_only=True):
     stage_id: ClassVar[str] = "limit"
     stage_type: ClassVar[StageType] = "reduce"
     category: ClassVar[str] = "reduce"
+    icon: ClassVar[str] = "list-end"
+    use_cases: ClassVar[tuple[str, ...]] = ("Answer the best few only", "Skip what was shown before")
+    example: ClassVar[dict[str, Any]] = {"limit": 10, "offset": 0}
 
     limit: int = 10
     offset: int = 0
@@ -23,6 +26,9 @@ class Limit(SqlStage, frozen=True, kw_only=True):
             check.add("out_of_range", f"limit is from 1 to 10,000, not {self.limit}.", "limit")
         if not 0 <= self.offset <= 10_000:
             check.add("out_of_range", f"offset is from 0 to 10,000, not {self.offset}.", "offset")
+
+    def most_rows(self) -> int:
+        return self.limit
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         if source is None:

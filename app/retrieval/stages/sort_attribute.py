@@ -18,6 +18,9 @@ class SortAttribute(SqlStage, frozen=True, kw_only=True):
     stage_id: ClassVar[str] = "sort_attribute"
     stage_type: ClassVar[StageType] = "sort"
     category: ClassVar[str] = "sort"
+    icon: ClassVar[str] = "arrow-up-down"
+    use_cases: ClassVar[tuple[str, ...]] = ("Newest or cheapest first", "A stable order without a search")
+    example: ClassVar[dict[str, Any]] = {"field": "price", "direction": "asc"}
 
     field: str = "metadata.created_at"
     direction: Literal["asc", "desc"] = "desc"

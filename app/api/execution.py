@@ -1,0 +1,195 @@
+"""Executing retrievers, stored or not; and explaining without executing."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, Router, post
+from litestar.datastructures import State
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from app.api.answers import answer, response
+from app.api.execution_page import Paged
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
+from app.domain import adhoc, execution, explaining
+from app.domain.execution import Execution
+from app.domain.runtime import Runtime
+from app.domain.sdk_stages import is_sdk_shape, sdk_pipeline
+from app.errors import Problems
+from app.retrieval.inputs import MAX_INPUT_NESTING, is_deeper
+from app.telemetry import Timings
+
+AnyRequest = Request[Any, Any, State]
+NO_URLS = not_in_query(return_presigned_urls="false", stream="false")
+
+
+class ExecuteInput(Paged, frozen=True, kw_only=True):
+    """Inputs for the retriever's templates, filters AND-ed with its own, and a page of its rows.
+
+    Nothing is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
+    """
+
+    inputs: dict[str, Any] | None = None
+    filters: Any = None
+    return_vectors: bool = False
+    explain: bool = False
+    skip_cache: bool = False
+    consistency: dict[str, Any] | None = None
+    stream: NotOffered = False
+    expand: NotOffered = None
+    return_presigned_urls: NotOffered = False
+    write_token: str | None = None  # what it waits for is there already
+    target_collection_id: NotOffered = None
+    settings: NotOffered = None
+
+
+class AdhocInput(ExecuteInput, frozen=True, kw_only=True):
+    """A pipeline that is executed and not stored. `pre_filters` is another name of `filters`."""
+
+    stages: list[Any]
+    input_schema: dict[str, Any] | None = None
+    pre_filters: Any = None
+    collection_identifiers: list[str] | None = None
+    collection_ids: list[str] | None = None
+    budget_limits: dict[str, Any] | None = None
+
+    def pipeline(self) -> adhoc.Pipeline:
+        collections = self.collection_identifiers or self.collection_ids
+        if is_sdk_shape(self.stages):
+            return sdk_pipeline(self.stages, self.inputs or {}, collections)
+        names = ("stages", "input_schema", "budget_limits")
+        definition = {name: getattr(self, name) for name in names} | {"collection_identifiers": collections}
+        return adhoc.Pipeline({name: value for name, value in definition.items() if value is not None})
+
+
+class ExplainInput(Input, frozen=True):
+    """Inputs as they might be; without any, every condition is thought to have its input."""
+
+    inputs: dict[str, Any] | None = None
+
+
+@post(
+    "/retrievers/{retriever_id:str}/execute",
+    dto=Json[ExecuteInput],
+    return_dto=None,
+    guards=[NO_URLS],
+    status_code=200,
+    scope="read",
+    operation_id="execute_retriever",
+)
+async def execute_retriever(
+    retriever_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    data: JSONBody[ExecuteInput | None] = None,
+    explain: FromQuery[bool] = False,
+    return_vectors: FromQuery[bool] = False,
+    include_legacy_results: FromQuery[bool | None] = None,
+) -> Response[dict[str, Any]]:
+    """Run a retriever: embed what is text, search, and answer its documents, best first."""
+    given = data or ExecuteInput()
+    wanted, warnings = await wanted_of(request, runtime, given, vectors=return_vectors)
+    timings = Timings()
+    with timings("total"):
+        outcome = await execution.run(runtime, namespace_of(request), retriever_id, wanted, timings)
+    body = answer(outcome, wanted, timings, warnings, explain=given.explain or explain)
+    return response(body, timings, results=_legacy(runtime, include_legacy_results))
+
+
+@post(
+    "/retrievers/execute",
+    dto=Json[AdhocInput],
+    return_dto=None,
+    guards=[NO_URLS],
+    status_code=200,
+    scope="read",
+    operation_id="execute_adhoc_retriever",
+)
+async def execute_adhoc(
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    data: JSONBody[AdhocInput],
+    return_vectors: FromQuery[bool] = False,
+    include_legacy_results: FromQuery[bool | None] = None,
+) -> Response[dict[str, Any]]:
+    """Run a pipeline that is not stored."""
+    wanted, warnings = await wanted_of(request, runtime, data, filters=data.pre_filters, vectors=return_vectors)
+    results = _legacy(runtime, include_legacy_results)
+    return await run_adhoc(request, runtime, data.pipeline(), wanted, warnings, results=results, explain=data.explain)
+
+
+async def run_adhoc(
+    request: AnyRequest,
+    runtime: Runtime,
+    pipeline: adhoc.Pipeline,
+    wanted: Execution,
+    warnings: list[str],
+    *,
+    results: bool,
+    explain: bool = False,
+) -> Response[dict[str, Any]]:
+    """What every route answers that runs a pipeline of its own making."""
+    timings = Timings()
+    with timings("total"):
+        outcome = await adhoc.run(runtime, namespace_of(request), pipeline, wanted, timings)
+    body = answer(outcome, wanted, timings, warnings, explain=explain)
+    return response(body, timings, results=results, **{"X-Execution-Mode": "adhoc"})
+
+
+def _legacy(runtime: Runtime, asked: bool | None) -> bool:
+    return runtime.settings.legacy_results if asked is None else asked
+
+
+async def wanted_of(
+    request: AnyRequest, runtime: Runtime, given: Any, *, filters: Any = None, vectors: bool = False
+) -> tuple[Execution, list[str]]:
+    """What a body asks for, and warnings about it; refuses what is wrong with its page or the size of its inputs."""
+    problems, warnings = Problems(), list[str]()
+    window = given.window(runtime.settings, problems, warnings)
+    inputs = given.inputs or {}
+    await check_size(request, runtime, {"inputs": inputs}, problems)
+    if given.filters is not None and filters is not None:
+        problems.add(("body", "pre_filters"), "bad_value", "`pre_filters` is another name of `filters`; give one.")
+    problems.refuse()
+    chosen = given.filters if given.filters is not None else filters
+    return Execution(inputs, chosen, window, given.return_vectors or vectors), warnings
+
+
+async def check_size(request: AnyRequest, runtime: Runtime, parts: dict[str, Any], problems: Problems) -> None:
+    """Inputs are bounded in bytes and depth. A small, flat body needs no closer look."""
+    body, most = await request.body(), runtime.settings.max_input_bytes
+    if len(body) > most:
+        for name, value in parts.items():
+            if (size := len(msgspec.json.encode(value))) > most:
+                message = f"{name} have {size} bytes; PGRETRIEVE_MAX_INPUT_BYTES allows {most}."
+                problems.add(("body", name), "input_too_large", message)
+    if body.count(b"[") + body.count(b"{") > MAX_INPUT_NESTING:
+        for name, value in parts.items():
+            if is_deeper(value, MAX_INPUT_NESTING):
+                problems.add(("body", name), "too_deep", f"{name} nest at most {MAX_INPUT_NESTING} deep.")
+
+
+@post(
+    "/retrievers/{retriever_id:str}/execute/explain",
+    dto=Json[ExplainInput],
+    return_dto=None,
+    status_code=200,
+    scope="read",
+    operation_id="explain_retriever",
+)
+async def explain_retriever(
+    retriever_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    data: JSONBody[ExplainInput | None] = None,
+) -> dict[str, Any]:
+    """Tell what executing would do, by PostgreSQL's estimates; nothing is run."""
+    given = frozenset((data or ExplainInput()).inputs or ())
+    explained = await explaining.explain(runtime, namespace_of(request), retriever_id, given)
+    return msgspec.to_builtins(explained)  # type: ignore[no-any-return]
+
+
+router = Router(
+    "/",
+    route_handlers=[execute_retriever, execute_adhoc, explain_retriever],
+    tags=["Retrievers"],
+)

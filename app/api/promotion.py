@@ -1,0 +1,158 @@
+"""/v1/namespaces/…/promote: a standalone namespace made managed, or told what that would do."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, Router, post
+from litestar.params import FromPath, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.api.locks import giving_way
+from app.api.namespace_models import MappedVectorInput
+from app.api.wire import Input, Json, RuntimeDep
+from app.db.engine import transaction
+from app.domain import namespaces, promotion
+from app.domain.promotion import Mapped, Promotion
+from app.domain.runtime import Runtime
+from app.domain.services import refresh, refresh_for
+from app.errors import InvalidRequest
+from app.inference.base import ServiceInfo
+from app.retrieval.catalog import Catalog
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class MappingInput(Input, frozen=True):
+    """An existing vector index and the inference service that embeds its queries (and `source_field`, its content)."""
+
+    existing_index: str
+    inference_service: str
+    source_field: str | None = None
+
+
+class PromoteInput(Input, frozen=True):
+    """What a promotion maps and adds; both are optional."""
+
+    vector_mappings: list[MappingInput] | None = None
+    add_vectors: list[MappedVectorInput] | None = None
+
+    def wanted(self) -> Promotion:
+        mappings = [Mapped(m.existing_index, m.inference_service, m.source_field) for m in self.vector_mappings or ()]
+        return Promotion(mappings, [vector.wanted() for vector in self.add_vectors or ()])
+
+
+class Promoted(msgspec.Struct, kw_only=True):
+    """The namespace after its promotion: the documented keys and no other, since callers compare it whole."""
+
+    namespace_id: str
+    previous_mode: str
+    mode: str
+    status: str = "active"
+    vector_configs: list[dict[str, Any]]
+    vector_inference_map: dict[str, str]
+
+
+class Validation(msgspec.Struct, kw_only=True):
+    """What promoting would do. `suggestions` match by dimension alone: a weak sign, marked so."""
+
+    namespace_id: str
+    current_mode: str
+    valid: bool
+    required_user_action: str
+    vector_configs: list[dict[str, Any]]
+    vector_inference_map: dict[str, str]
+    suggestions: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    warnings: list[str]
+
+
+@post(
+    "/{namespace_id:str}/promote",
+    dto=Json[PromoteInput],
+    return_dto=None,
+    status_code=200,
+    scope="manage",
+    operation_id="promote_namespace",
+)
+async def promote(
+    namespace_id: FromPath[str], runtime: RuntimeDep, request: AnyRequest, data: JSONBody[PromoteInput | None] = None
+) -> Response[Promoted]:
+    """Make a standalone namespace managed, in one transaction: map its indexes to services, add new indexes.
+
+    409 when it is not standalone or a lock cannot be had; 422 with every problem otherwise; then nothing changed.
+    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet.
+    """
+    wanted = (data or PromoteInput()).wanted()
+    services = await services_of(runtime, wanted.services())
+    promoted_by = request.state.principal.key_id
+
+    async def work(conn: AsyncConnection) -> Catalog:
+        return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by)
+
+    catalog = await giving_way(runtime, namespace_id, work)
+    answer = Promoted(
+        namespace_id=catalog.namespace_id,
+        previous_mode="standalone",
+        mode=catalog.mode,
+        vector_configs=promotion.shown(catalog.vector_configs),
+        vector_inference_map=dict(catalog.inference_map),
+    )
+    warnings = _unavailable(runtime, catalog.inference_map)
+    told = " ".join(warnings).encode("ascii", "backslashreplace").decode()
+    headers = {"X-Promotion-Warnings": told} if told else {}
+    return Response(answer, headers=headers, status_code=200)
+
+
+@post(
+    "/{namespace_id:str}/promote/validate",
+    dto=Json[PromoteInput],
+    return_dto=None,
+    status_code=200,
+    scope="manage",
+    operation_id="validate_promotion",
+)
+async def validate(
+    namespace_id: FromPath[str], runtime: RuntimeDep, data: JSONBody[PromoteInput | None] = None
+) -> Validation:
+    """Tell what promoting would do, without doing it and without a lock; 422 for mappings that are invalid."""
+    wanted = (data or PromoteInput()).wanted()
+    services = await services_of(runtime)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog = await namespaces.load_catalog(conn, namespace_id)
+    decision = promotion.decide_promotion(catalog, wanted, services, runtime.settings)
+    if any(problem.location[1] == "vector_mappings" for problem in decision.problems):
+        raise InvalidRequest(decision.problems)
+    errors = [{"code": p.code, "location": list(p.location), "message": p.message} for p in decision.problems]
+    if catalog.mode != "standalone":
+        message = f"The namespace is {catalog.mode} already; only standalone ones can be promoted."
+        errors.append({"code": "not_standalone", "location": [], "message": message})
+    return Validation(
+        namespace_id=catalog.namespace_id,
+        current_mode=catalog.mode,
+        valid=not errors,
+        required_user_action="Correct the errors." if errors else "None: promote when you are ready.",
+        vector_configs=promotion.shown(decision.configs(catalog)),
+        vector_inference_map={**catalog.inference_map, **decision.inference_map()},
+        suggestions=promotion.suggestions(catalog, services),
+        errors=errors,
+        warnings=_unavailable(runtime, decision.inference_map()),
+    )
+
+
+async def services_of(runtime: Runtime, names: Iterable[str] | None = None) -> Mapping[str, ServiceInfo]:
+    """Every service by its name; among these names (or all) those too that another process has made."""
+    await (refresh(runtime) if names is None else refresh_for(runtime, names))
+    return {info.name: info for info in runtime.inference.infos()}
+
+
+def _unavailable(runtime: Runtime, mapped: Mapping[str, str]) -> list[str]:
+    found = []
+    for name in dict.fromkeys(mapped.values()):
+        service = runtime.inference.get(name)
+        if service is not None and (reason := service.unavailable()):
+            found.append(f"The service {name!r} cannot be used on this server yet: {reason}")
+    return found
+
+
+router = Router("/namespaces", route_handlers=[promote, validate], tags=["Namespaces"])
