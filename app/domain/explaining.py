@@ -89,7 +89,8 @@ async def _planned(runtime: Runtime, prepared: Prepared, plan: Plan) -> tuple[di
         documents = (await conn.execute(statement("estimate_documents"), place)).scalar_one()
         driver = await raw(conn)
         await driver.execute(*set_local(plan.settings))
-        rows = await (await driver.execute(EXPLAIN + numbered.encode())).fetchone()
+        # Never prepared: its parameters are left open, which only an unprepared statement may do.
+    rows = await (await driver.execute(EXPLAIN + numbered.encode(), prepare=False)).fetchone()
     assert rows is not None
     return rows[0][0]["Plan"], documents
 

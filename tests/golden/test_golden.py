@@ -1,4 +1,4 @@
-"""Example programs: each case's pipeline compiles to its .sql file, word for word, and that statement finds its documents.
+"""Example programs: each pipeline compiles to its .sql file, word for word, and that statement finds its documents.
 
 `UPDATE_GOLDEN=1 make test ARGS=tests/golden` writes the .sql files anew; read the diff before you commit it.
 """
@@ -26,7 +26,8 @@ from app.settings import Settings
 from app.telemetry import Timings
 from tests.fakes import FakeService, fake_vector
 
-CASES = sorted((Path(__file__).parent / "cases").glob("*/*.json"))
+FOLDER = Path(__file__).parent / "cases"
+CASES = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*/*.json"))}
 NAMESPACE = "golden"
 
 
@@ -71,18 +72,21 @@ async def runtime(conninfo: str, settings: Settings) -> AsyncIterator[Runtime]:
     await engine.dispose()
 
 
+def expected_text(file: Path, found: str) -> str:
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(f"{found}\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").rstrip("\n")
+
+
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 async def test_the_statement_is_the_expected_one_and_finds_the_expected_documents(path: Path, runtime: Runtime) -> None:
-    case = json.loads(path.read_text(encoding="utf-8"))
+    case = CASES[path]
     definition = {"stages": case["stages"]}
     async with transaction(runtime.engine, runtime.settings) as conn:
         await retrievers.put(conn, NAMESPACE, path.stem, definition, runtime.limits)
     wanted = Execution(case.get("inputs", {}), case.get("filters"))
     outcome = await run(runtime, NAMESPACE, path.stem, wanted, Timings())
-    expected = path.with_suffix(".sql")
-    if os.environ.get("UPDATE_GOLDEN"):
-        expected.write_text(f"{outcome.plan.text}\n", encoding="utf-8")
-    assert outcome.plan.text == expected.read_text(encoding="utf-8").rstrip("\n")
+    assert outcome.plan.text == expected_text(path.with_suffix(".sql"), outcome.plan.text)
     assert [document["document_id"] for document in outcome.documents] == case["documents"]
 
 
@@ -91,4 +95,4 @@ def test_every_stage_has_golden_cases_and_a_docstring() -> None:
     for stage in REGISTRY.values():
         assert stage.__doc__
         assert len(stage.__doc__) > 80
-    assert {path.with_suffix(".sql") for path in CASES} == set((Path(__file__).parent / "cases").glob("*/*.sql"))
+    assert {path.with_suffix(".sql") for path in CASES} == set(FOLDER.glob("*/*.sql"))
