@@ -97,24 +97,27 @@ def _provider(name: str, options: type[msgspec.Struct]) -> str:
 
 
 def commands_page() -> str:
-    """Every command with its help."""
+    """Every command: what it does, its arguments and options."""
     with click.Context(main, info_name="pgretrieve") as context:
-        parts = [f"# Commands\n\n{_block(main.get_help(context))}"]
-        parts += _commands(main, context)
-    return GENERATED + "".join(parts)
+        return f"{GENERATED}# Commands\n" + "".join(_command(main, context))
 
 
-def _commands(group: click.Group, context: click.Context) -> list[str]:
-    parts = []
-    for name, command in group.commands.items():
-        with click.Context(command, info_name=name, parent=context) as inner:
-            parts.append(f"\n## {inner.command_path}\n\n{_block(command.get_help(inner))}")
-            parts += _commands(command, inner) if isinstance(command, click.Group) else []
+def _command(command: click.Command, context: click.Context) -> list[str]:
+    # From the parameters, not from click's help text, whose layout depends on who has imported what.
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    parts = [f"\n## {context.command_path}\n\n{inspect.cleandoc(command.help or '')}\n\n```text\n{usage}\n```\n"]
+    if options := [each for each in command.params if isinstance(each, click.Option)]:
+        rows = "".join(f"| {_option(each)} | {each.help or ''} |\n" for each in options)
+        parts.append(f"\n| option | meaning |\n|---|---|\n{rows}")
+    for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        with click.Context(inner, info_name=name, parent=context) as below:
+            parts += _command(inner, below)
     return parts
 
 
-def _block(text: str) -> str:
-    return f"```text\n{text.rstrip()}\n```\n"
+def _option(option: click.Option) -> str:
+    value = "" if option.is_flag else f" {option.make_metavar(click.Context(main))}"
+    return ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts)).replace("|", "\\|")
 
 
 def keys_page() -> str:
