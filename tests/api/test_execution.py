@@ -314,6 +314,13 @@ def test_explaining_estimates_and_runs_nothing(plane: Api) -> None:
     plane("POST", "/retrievers/nowhere/execute/explain", status=404)
 
 
+def test_explaining_again_and_again(plane: Api) -> None:
+    """Drivers prepare what is asked often; a plan for open parameters cannot be prepared."""
+    plane.retriever("r", SEARCH)
+    for _ in range(40):  # four on each connection of the pool
+        plane("POST", "/retrievers/r/execute/explain")
+
+
 def test_the_stages_are_listed_with_their_parameters(plane: Api) -> None:
     listed = {told["stage_id"]: told for told in plane("GET", "/retrievers/stages")}
     assert {"feature_search", "attribute_filter", "sort_attribute", "limit"} <= listed.keys()
