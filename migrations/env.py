@@ -7,6 +7,7 @@ import os
 
 from alembic import context
 from sqlalchemy import create_engine, make_url, pool, text
+from sqlalchemy.schema import CreateSchema
 
 # Any fixed number serves; two migrators of one database must choose the same.
 ADVISORY_LOCK = 7_203_114_650
@@ -37,7 +38,7 @@ def run_online() -> None:
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
         context.configure(connection=connection, version_table_schema=SCHEMA)
         context.run_migrations()
     engine.dispose()
