@@ -3,7 +3,9 @@
 import importlib.resources
 import re
 from functools import cache
+from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 NAME = re.compile(r"^-- ([a-z_0-9]+) --$", re.MULTILINE)
@@ -23,3 +25,8 @@ def _texts() -> dict[str, str]:
 def statement(name: str) -> sa.TextClause:
     """The statement of that name, with `:binds`; KeyError when there is none."""
     return sa.text(_texts()[name])
+
+
+def as_json(value: Any) -> str:
+    """The text that a statement casts to jsonb."""
+    return msgspec.json.encode(value).decode()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain import access, namespaces
 from app.domain.index_repair import defer_build
 from app.errors import InvalidRequest, Problem, Problems
@@ -89,7 +89,7 @@ async def _create(conn: AsyncConnection, source: Catalog, namespace_id: str, wan
         mode=source.mode,
         dynamic=source.dynamic_vector_indexes,
         description=row.description if wanted.description is None else wanted.description,
-        settings=msgspec.json.encode(kept).decode(),
+        settings=as_json(kept),
     )
     return replace(source, namespace_id=namespace_id, namespace_name=wanted.namespace_name, schema=schema)
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain import payload_indexes
 from app.domain.namespaces import check_name, insert_identifiers, lock_catalog, taken
 from app.domain.payload_indexes import PayloadIndex
@@ -45,7 +45,7 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
     binds = {
         "namespace_id": namespace_id,
         "namespace_name": name,
-        "settings": msgspec.json.encode(kept).decode(),
+        "settings": as_json(kept),
         "describe": changes.description is not UNSET,
         "description": None if changes.description is UNSET else changes.description,
     }

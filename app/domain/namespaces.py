@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
-import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain import access
 from app.errors import Conflict, NotFound, Problems
 from app.retrieval.catalog import SIDE, Catalog, IndexState, Kind, Mode, VectorConfig
@@ -166,7 +165,7 @@ async def create(
         mode=mode,
         dynamic=vectors is None,
         description=description,
-        settings=_json(kept or {}),
+        settings=as_json(kept or {}),
     )
     await insert_configs(conn, namespace_id, 0, configs)
     mapped = [vector for vector in vectors or () if vector.inference_service]
@@ -203,7 +202,7 @@ async def insert_mappings(
     """Map vector configs to services: name, service, source field."""
     rows = [dict(zip(("name", "inference_service", "source_field"), mapping, strict=True)) for mapping in mappings]
     if rows:
-        await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": _json(rows)})
+        await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": as_json(rows)})
 
 
 async def _free_schema(conn: AsyncConnection, namespace_id: str) -> str:
@@ -218,7 +217,7 @@ async def insert_configs(conn: AsyncConnection, namespace_id: str, first: int, c
     rows = {
         "namespace_id": namespace_id,
         "first": first,
-        "configs": _json([asdict(config) for config in configs]),
+        "configs": as_json([asdict(config) for config in configs]),
     }
     await conn.execute(statement("insert_vector_configs"), rows)
 
@@ -253,7 +252,3 @@ async def delete(conn: AsyncConnection, identifier: str) -> str:
     await ddl.drop_namespace(conn, catalog.schema)
     await conn.execute(statement("delete_namespace"), {"namespace_id": catalog.namespace_id})
     return catalog.namespace_id
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

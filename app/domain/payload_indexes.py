@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.errors import Problems
 
 TYPES = ("keyword", "integer", "float", "bool", "datetime", "geo", "text", "uuid")
@@ -41,7 +40,7 @@ def check(indexes: Sequence[PayloadIndex], problems: Problems) -> None:
 
 async def put(conn: AsyncConnection, namespace_id: str, indexes: Sequence[PayloadIndex]) -> None:
     """These declarations in the place of those before."""
-    rows = msgspec.json.encode([asdict(index) for index in indexes]).decode()
+    rows = as_json([asdict(index) for index in indexes])
     binds = {"namespace_id": namespace_id, "indexes": rows}
     await conn.execute(statement("forget_payload_indexes"), binds)
     await conn.execute(statement("put_payload_indexes"), binds)

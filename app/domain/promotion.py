@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain.namespaces import (
     NewVector,
     as_configs,
@@ -165,8 +164,8 @@ async def promote(
     await insert_mappings(conn, namespace_id, mappings)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
-    audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": _json(asdict(wanted))}
-    audit |= {"before": _json(_state(before)), "after": _json(_state(after))}
+    audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
+    audit |= {"before": as_json(_state(before)), "after": as_json(_state(after))}
     await conn.execute(statement("insert_promotion"), audit)
     for config in decision.new_configs:
         if config.index_state == "building":
@@ -199,10 +198,6 @@ def suggestions(catalog: Catalog, services: Mapping[str, ServiceInfo]) -> list[d
         }
         for config in catalog.vector_configs
     ]
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain.namespaces import lock_catalog
 from app.domain.runtime import MAX_TIME_MS, Prepared
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
@@ -93,7 +93,7 @@ async def put(
         "retriever_id": f"ret_{secrets.token_hex(12)}",
         "namespace_id": catalog.namespace_id,
         "retriever_name": name,
-        "definition": msgspec.json.encode(definition).decode(),
+        "definition": as_json(definition),
         "only_new": only_new,
     }
     row = (await conn.execute(statement("put_retriever"), binds)).mappings().one_or_none()
@@ -116,7 +116,7 @@ async def change(
         "retriever_id": present.retriever_id,
         "retriever_name": name,
         "version": present.version,
-        "definition": msgspec.json.encode(definition).decode(),
+        "definition": as_json(definition),
     }
     try:
         row = (await conn.execute(statement("change_retriever"), binds)).mappings().one_or_none()

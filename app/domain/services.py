@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
-from app.db.statements import statement
+from app.db.statements import as_json, statement
 from app.domain.runtime import Runtime
 from app.errors import Conflict, NotFound, Problems
 from app.inference import providers
@@ -83,7 +83,7 @@ async def create(
 ) -> Stored:
     """Store a service. `InvalidRequest` with every problem; `Conflict` when the name is taken."""
     check(definition, settings)
-    binds = asdict(definition) | {"settings": msgspec.json.encode(definition.settings).decode()}
+    binds = asdict(definition) | {"settings": as_json(definition.settings)}
     row = None
     if not inference.is_built_in(definition.name):
         statement_ = statement("insert_service")
