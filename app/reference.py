@@ -16,7 +16,7 @@ from app.inference.providers import PROVIDERS
 from app.inference.registry import Inference
 from app.main import create_app
 from app.retrieval.stages import REGISTRY
-from app.retrieval.stages.base import SqlStage
+from app.retrieval.stages.base import Stage
 from app.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -47,7 +47,7 @@ def stages_page() -> str:
     return GENERATED + text + "".join(_stage(stage) for stage in REGISTRY.values())
 
 
-def _stage(stage: type[SqlStage]) -> str:
+def _stage(stage: type[Stage]) -> str:
     rows = "".join(_parameter(field) for field in msgspec.structs.fields(stage))
     missing = (
         f"\nNot offered: {', '.join(f'`{name}`' for name in sorted(stage.not_offered))}.\n" if stage.not_offered else ""

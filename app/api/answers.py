@@ -22,10 +22,10 @@ def answer(
     body: dict[str, Any] = {
         "execution_id": f"exec_{secrets.token_hex(12)}",
         "retriever_id": outcome.prepared.retriever_id,
-        "status": "completed",
+        "status": "degraded" if outcome.ran.degraded else "completed",
         "documents": msgspec.Raw(_encode(outcome.documents)),
         "pagination": shown(wanted.window, outcome.place, len(outcome.documents)),
-        "stage_statistics": {"stages": _stages(outcome, timings), "total_time_ms": total_ms},
+        "stage_statistics": {"stages": _stages(outcome), "total_time_ms": total_ms},
         "budget": {"credits_used": 0, "credits_remaining": None, "time_used_ms": total_ms},
         "warnings": [*warnings, *outcome.warnings],
         "interpretation": _interpretation(outcome, wanted.inputs),
@@ -34,8 +34,13 @@ def answer(
     }
     if outcome.limits:
         body["limits"] = limits_of(outcome.limits)
-    if explain:
-        body["explain_plan"] = {"statement": outcome.plan.text, "settings": dict(outcome.plan.settings)}
+    if outcome.ran.degraded:
+        body["degraded"] = outcome.ran.degraded
+    if facets := [facet for stage in outcome.ran.stages for facet in stage.told.get("facets", ())]:
+        body["facets"] = facets
+    if explain and outcome.ran.plans:
+        plan = outcome.ran.plans[0]
+        body["explain_plan"] = {"statement": plan.text, "settings": dict(plan.settings)}
     return body
 
 
@@ -61,24 +66,26 @@ def _interpretation(outcome: Outcome, inputs: Mapping[str, Any]) -> dict[str, An
     read = prepared.pipeline.input_names | ({"filters"} if prepared.filters_may_be_an_input else set())
     if ignored := [name for name in inputs if name not in read]:
         told["ignored_input_keys"] = ignored
-    if outcome.plan.relaxed:
-        told["relaxations"] = [
-            {"dropped": dropped, "reason": "its input was not provided"} for dropped in outcome.plan.relaxed
-        ]
+    if relaxed := [dropped for plan in outcome.ran.plans for dropped in plan.relaxed]:
+        told["relaxations"] = [{"dropped": dropped, "reason": "its input was not provided"} for dropped in relaxed]
     return told
 
 
-def _stages(outcome: Outcome, timings: Timings) -> dict[str, Any]:
-    """What each stage took in and gave. The stages run as one statement, whose time stands at the last of them."""
+def _stages(outcome: Outcome) -> dict[str, Any]:
+    """What each stage took in, gave and told. Those of one statement share its time, which stands at the last."""
     found: dict[str, Any] = {}
-    before, last = 0, len(outcome.plan.stages) - 1
-    for n, (name, count) in enumerate(zip(outcome.plan.stages, outcome.rows.counts, strict=True)):
-        unique = name if name not in found else f"{name}_{n + 1}"
+    before = 0
+    for n, stage in enumerate(outcome.ran.stages):
+        unique = stage.name if stage.name not in found else f"{stage.name}_{n + 1}"
         found[unique] = {
             "input_count": before,
-            "output_count": count,
-            "duration_ms": round(timings.phases["db"], 3) if n == last else 0.0,
-            "efficiency": round(count / before, 4) if before else 0,
+            "output_count": stage.count,
+            "duration_ms": stage.duration_ms,
+            "efficiency": round(stage.count / before, 4) if before else 0,
         }
-        before = count
+        if stage.told:
+            found[unique]["metadata"] = dict(stage.told)
+        if stage.error:
+            found[unique]["error"] = stage.error
+        before = stage.count
     return found

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Router, get
 
 from app.retrieval.stages import REGISTRY
-from app.retrieval.stages.base import SqlStage
+from app.retrieval.stages.base import Stage
 
 # Searching costs more than what works on rows that are there already.
 COST_TIERS = {"feature_search": "moderate"}
@@ -19,7 +19,7 @@ def described() -> list[dict[str, Any]]:
     return [_described(stage) for stage in REGISTRY.values()]
 
 
-def _described(stage: type[SqlStage]) -> dict[str, Any]:
+def _described(stage: type[Stage]) -> dict[str, Any]:
     return {
         "stage_id": stage.stage_id,
         "description": inspect.getdoc(stage),
@@ -29,7 +29,7 @@ def _described(stage: type[SqlStage]) -> dict[str, Any]:
     }
 
 
-def _schema(stage: type[SqlStage]) -> dict[str, Any]:
+def _schema(stage: type[Stage]) -> dict[str, Any]:
     """The schema, with its definitions beside it rather than behind a reference. Templates may stand for any value."""
     schema = msgspec.json.schema(stage)
     definitions = schema.pop("$defs", {})

@@ -7,17 +7,16 @@ from typing import Any
 
 from app.db.engine import transaction
 from app.domain import access, retrievers, services, windows
-from app.domain.embedding import embed_one
 from app.domain.hits import hit
 from app.domain.namespaces import load_catalog
+from app.domain.planning import NO_WISHES, Observer, Request, Wishes, ignore
 from app.domain.runtime import Bounded, Prepared, Runtime
+from app.domain.segments import Ran, Run
 from app.domain.windows import EVERY_ROW, Limit, Place, Window
 from app.errors import Conflict, InvalidRequest, Problems
-from app.retrieval.compiler import compile_plan
-from app.retrieval.executor import Page, Rows, Stale, Versions, execute, fill_binds
+from app.retrieval.executor import Stale
 from app.retrieval.filters import Filter, all_of, parse_filter
 from app.retrieval.inputs import check_inputs
-from app.retrieval.plan import Plan
 from app.telemetry import Timings
 
 # Catalog or retriever changed under a request: reload and try again this often before giving up.
@@ -32,6 +31,8 @@ class Execution:
     filters: Any = None
     window: Window = EVERY_ROW
     return_vectors: bool = False
+    wishes: Wishes = NO_WISHES
+    observe: Observer = ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,7 @@ class Outcome:
     """The hits and what is told about them."""
 
     prepared: Prepared
-    plan: Plan
-    rows: Rows
+    ran: Ran
     documents: list[dict[str, Any]]
     place: Place
     limits: list[Limit]
@@ -107,17 +107,17 @@ async def _run(runtime: Runtime, prepared: Prepared, wanted: Execution, timings:
     with timings("plan"):
         filters = _filters(runtime, prepared, wanted, problems)
         page, limits = windows.page_of(wanted.window, prepared.pipeline.named_rows, of)
-        plan = plan_of(runtime, prepared, wanted, frozenset(inputs), filters, page)
-    with timings("embed"):
-        values = await fill_binds(plan, inputs, partial(embed_one, runtime))
-    versions = Versions(prepared.catalog.version, prepared.version)
-    time_limits = {"statement_timeout": f"{min(runtime.settings.statement_timeout_ms, prepared.max_time_ms)}ms"}
-    rows = await execute(runtime.engine, plan, versions, values, page, time_limits, timings)
+    vectors = tuple(prepared.catalog.by_name) if wanted.return_vectors else ()
+    request = Request(inputs, filters, page, vectors, wanted.wishes, wanted.observe)
+    ran = await Run(runtime, prepared, request, timings)()
     with timings("encode"):
-        warnings: list[str] = []
-        documents = [hit(row, plan.vectors, warnings) for row in rows.hits[: page.limit]]
-        place = windows.place_of(page, rows.hits, rows.counts[-1], of)
-    return Outcome(prepared, plan, rows, documents, place, limits, list(dict.fromkeys(warnings)))
+        warnings = list(ran.warnings)
+        documents = [
+            hit(row, vectors, warnings, fields=fields)
+            for row, fields in list(zip(ran.hits, ran.fields, strict=True))[: page.limit]
+        ]
+        place = windows.place_of(page, ran.hits, ran.total, of)
+    return Outcome(prepared, ran, documents, place, limits, list(dict.fromkeys(warnings)))
 
 
 def _filters(runtime: Runtime, prepared: Prepared, wanted: Execution, problems: Problems) -> Filter | None:
@@ -129,33 +129,3 @@ def _filters(runtime: Runtime, prepared: Prepared, wanted: Execution, problems: 
         among_inputs = parse_filter(wanted.inputs["filters"], ("body", "inputs", "filters"), problems, limits)
     problems.refuse()
     return all_of([each for each in (found, among_inputs) if each is not None])
-
-
-def plan_of(
-    runtime: Runtime,
-    prepared: Prepared,
-    wanted: Execution,
-    provided: frozenset[str],
-    filters: Filter | None,
-    page: Page,
-) -> Plan:
-    """The compiled plan for a request of this shape, from the cache where it may be."""
-    vectors = tuple(prepared.catalog.by_name) if wanted.return_vectors else ()
-    # Only inputs that templates use change the shape of the statement.
-    key = (provided & prepared.pipeline.input_names, vectors, page.after is not None)
-    plan = prepared.plans.get(key) if filters is None else None
-    if plan is None:
-        plan = compile_plan(
-            prepared.pipeline,
-            prepared.catalog,
-            runtime.limits,
-            retriever_id=prepared.retriever_id,
-            provided=provided,
-            filters=all_of([each for each in (prepared.within, filters) if each is not None]),
-            vectors=vectors,
-            ef_search=runtime.settings.hnsw_ef_search,
-            after=page.after is not None,
-        )
-        if filters is None:
-            prepared.plans.put(key, plan)
-    return plan

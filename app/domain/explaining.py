@@ -6,8 +6,8 @@ from typing import Any
 
 from app.db.engine import raw, transaction
 from app.db.statements import statement
-from app.domain import execution
-from app.domain.execution import Execution
+from app.domain import execution, planning
+from app.domain.planning import Request
 from app.domain.runtime import Prepared, Runtime
 from app.retrieval.executor import Page, set_local
 from app.retrieval.plan import Plan
@@ -62,7 +62,8 @@ async def explain(runtime: Runtime, namespace: str, retriever: str, given: froze
     prepared = await execution.prepared(runtime, namespace, retriever)
     defaults = {name for name, spec in prepared.input_schema.items() if spec.get("default") is not None}
     provided = given | defaults if given else prepared.pipeline.input_names
-    plan = execution.plan_of(runtime, prepared, Execution({}), frozenset(provided), None, Page())
+    request = Request(dict.fromkeys(provided), None, Page(), ())
+    plan = planning.base_plan(runtime, prepared, request, 0, after_host=False).plan
     found, documents = await _planned(runtime, prepared, plan)
     stages = _stages(prepared, plan, found, documents)
     longest = max(stage.estimated_duration_ms for stage in stages)

@@ -1,7 +1,7 @@
 """Documents as answers show them: the payload's fields at the root, the system's keys, vectors, what is selected."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,15 @@ def document(row: Sequence[Any], shown: Shown) -> dict[str, Any]:
 
 
 def hit(
-    row: Sequence[Any], vectors: Sequence[str], warnings: list[str], select: Sequence[str] | None = None
+    row: Sequence[Any],
+    vectors: Sequence[str],
+    warnings: list[str],
+    select: Sequence[str] | None = None,
+    fields: str | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A document as answers show it: the payload's fields at the root, the system's keys, the whole payload.
+
+    `fields` stand at the root in the payload's place, where stages of a pipeline have changed them.
 
     `row` is `(rank, document_id, score, collection_id, payload, metadata, created_at, updated_at, vectors…)`, JSON and
     vectors as text, which PostgreSQL writes so that it reads back to the same float32.
@@ -79,7 +85,8 @@ def hit(
     _rank, document_id, score, collection_id, payload, metadata, created_at, updated_at, *stored = row
     if select is not None:
         payload = selected(payload, select)
-    document: dict[str, Any] = dict(_as_fields.decode(payload))
+    root = payload if fields is None else fields
+    document: dict[str, Any] = dict(_as_fields.decode(root) if isinstance(root, str) else root)
     if clash := SYSTEM_KEYS & document.keys():
         names = ", ".join(sorted(clash))
         warnings.append(f"The payload has system keys ({names}); at the root the system's win, see `payload`.")

@@ -1,117 +1,23 @@
-"""Compiles stored pipelines: JSON → checked stages → one SQL statement. Pure: no connection, no clock, no network."""
+"""Compiles the SQL stages of a pipeline to one statement. Pure: no connection, no clock, no network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import JSONB, array
 
-from app.errors import Problems
-from app.retrieval import templates
 from app.retrieval.catalog import Catalog
 from app.retrieval.filters import Filter, to_json
+from app.retrieval.pipeline import Pipeline, Segment
 from app.retrieval.plan import Plan, constant, render
-from app.retrieval.stages import REGISTRY
-from app.retrieval.stages.base import Check, Limits, Location, Lowering, SqlStage, StageType
+from app.retrieval.stages.base import Limits, Lowering, Rows
 
 # pgvector's ef_search bounds what one index scan answers; above it, iteration goes on.
 EF_SEARCH_MAX = 1_000
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """The stages of a retriever, decoded; templates stand where values will be."""
-
-    names: tuple[str, ...]
-    stages: tuple[SqlStage, ...]
-    input_names: frozenset[str]
-
-    @property
-    def named_rows(self) -> int | None:
-        """The number of rows that the pipeline names: the last of its stages that bounds them."""
-        return next((most for stage in reversed(self.stages) if (most := stage.most_rows()) is not None), None)
-
-
-def parse_pipeline(raw: Any, limits: Limits, problems: Problems, location: Location = ("body", "stages")) -> Pipeline:
-    """Decode the envelope and parameters of every stage; what is wrong is added to `problems`."""
-    if not isinstance(raw, list) or not 1 <= len(raw) <= limits.stages:
-        problems.add(location, "bad_stages", f"`stages` is a list of 1 to {limits.stages} stages.")
-        return Pipeline((), (), frozenset())
-    lifted = templates.lift(raw, location, problems)
-    parsed = [_parse_stage(envelope, (*location, n), problems) for n, envelope in enumerate(lifted)]
-    stages = [stage for stage in parsed if stage is not None]
-    names = [envelope.get("stage_name") if isinstance(envelope, dict) else None for envelope in raw]
-    shown = tuple(str(name or stage.stage_id) for name, stage in zip(names, stages, strict=False))
-    return Pipeline(shown, tuple(stages), templates.input_names(lifted))
-
-
-def _parse_stage(envelope: Any, here: Location, problems: Problems) -> SqlStage | None:
-    config = envelope.get("config") if isinstance(envelope, dict) else None
-    if not isinstance(config, dict) or not isinstance(config.get("parameters", {}), dict):
-        message = 'A stage is {"stage_name": …, "config": {"stage_id": …, "parameters": {…}}}.'
-        problems.add(here, "bad_stage", message)
-        return None
-    stage_id = config.get("stage_id")
-    stage = REGISTRY.get(stage_id) if isinstance(stage_id, str) else None
-    if stage is None:
-        message = f"No stage {stage_id!r}; the stages are {', '.join(REGISTRY)}."
-        problems.add((*here, "config", "stage_id"), "unknown_stage", message)
-        return None
-    stage_type = envelope.get("stage_type")
-    if stage_type is not None and stage_type not in (*get_args(StageType), "group"):
-        problems.add((*here, "stage_type"), "bad_stage", f"No stage_type {stage_type!r}.")
-    for name in ("post_filters",) if config.get("post_filters") else ():
-        message = f"{name} is not offered by this server; use an attribute_filter stage after this one."
-        problems.add((*here, "config", name), "not_offered", message)
-    if envelope.get("output_alias"):
-        problems.add((*here, "output_alias"), "not_offered", "output_alias is not offered by this server.")
-    parameters = dict(config.get("parameters", {}))
-    if config.get("pre_filters"):
-        if "filters" not in stage.__struct_fields__:
-            message = f"The stage {stage_id!r} takes no pre_filters; put an attribute_filter stage before it."
-            problems.add((*here, "config", "pre_filters"), "not_offered", message)
-        else:
-            parameters["filters"] = config["pre_filters"]
-    return _decode(stage, parameters, (*here, "config", "parameters"), problems)
-
-
-def _decode(stage: type[SqlStage], parameters: dict[str, Any], here: Location, problems: Problems) -> SqlStage | None:
-    missing = sorted(name for name in stage.not_offered if parameters.get(name) is not None)
-    for name in missing:
-        message = f"The parameter {name!r} of {stage.stage_id} is not offered by this server."
-        problems.add((*here, name), "not_offered", message)
-    offered = {name: value for name, value in parameters.items() if name not in stage.not_offered}
-    try:
-        return msgspec.convert(offered, stage)
-    except msgspec.ValidationError as error:
-        problems.add(here, "bad_parameter", f"{stage.stage_id}: {error}.")
-        return None
-
-
-def check_pipeline(
-    pipeline: Pipeline,
-    catalog: Catalog,
-    limits: Limits,
-    problems: Problems,
-    location: Location = ("body", "stages"),
-) -> None:
-    """Add what is wrong with the stages in this namespace."""
-    for n, stage in enumerate(pipeline.stages):
-        here = (*location, n, "config", "parameters")
-        stage.check(Check(catalog, limits, problems, here))
-    searching = [n for n, stage in enumerate(pipeline.stages) if stage.stage_id == "feature_search"]
-    if catalog.mode == "standalone" and len(searching) > 1:
-        message = (
-            "A standalone namespace takes one feature_search stage (with several `searches` and `fusion`); "
-            "promotion to a managed namespace allows more."
-        )
-        problems.add((*location, searching[1]), "one_search_stage", message)
-
-
 def compile_plan(
-    pipeline: Pipeline,
+    segment: Segment,
     catalog: Catalog,
     limits: Limits,
     *,
@@ -121,17 +27,22 @@ def compile_plan(
     vectors: Sequence[str] = (),
     ef_search: int = 100,
     after: bool = False,
+    after_host: bool = False,
 ) -> Plan:
     """Lower each stage into the next, as CTEs that read in the order of the pipeline.
 
-    With `after` the answer begins after a document, which each request names.
+    With `after` the answer begins after a document, which each request names. `after_host` says that the first stage
+    reads the rows of the bind `rows`, which a host stage made, instead of the whole namespace.
     """
-    to = Lowering(catalog, limits, provided, everywhere=filters, ef_search=ef_search)
+    to = Lowering(catalog, limits, provided, everywhere=filters, ef_search=ef_search, after_host=after_host)
+    source = _given_rows(to) if after_host else None
     ctes: list[sa.CTE] = []
-    for n, stage in enumerate(pipeline.stages, start=1):
+    for n, (step, stage) in enumerate(segment.sql, start=segment.first + 1):
         to.prefix = f"s{n}"
-        source = ctes[-1] if ctes else None
-        ctes.append(stage.lower(source, to).cte(f"s{n}_{stage.stage_id}"))
+        source = stage.lower(source, to).cte(f"s{n}_{stage.stage_id}")
+        if step.post_filters is not None:
+            source = _filtered(source, step.post_filters, to).cte(f"s{n}_post_filters")
+        ctes.append(source)
     statement = _answer(ctes, catalog, retriever_id, vectors, to, after=after)
     return Plan(
         text=render(statement),
@@ -141,10 +52,34 @@ def compile_plan(
             "hnsw.ef_search": str(min(to.ef_search, EF_SEARCH_MAX)),
             "hnsw.iterative_scan": "strict_order",
         },
-        stages=pipeline.names,
+        stages=tuple(step.name for step in segment.steps),
         vectors=tuple(vectors),
+        told=tuple(to.told),
         relaxed=tuple(to_json(condition) for condition in to.relaxed),
     )
+
+
+def whole(pipeline: Pipeline) -> Segment:
+    """All SQL stages of a pipeline that has no others."""
+    return Segment(0, pipeline.steps)
+
+
+def _given_rows(to: Lowering) -> sa.CTE:
+    """The rows that the host hands back: a bind of their JSON."""
+    given = to.binds.add("rows", JSONB(), None)
+    rows = sa.func.jsonb_to_recordset(given).table_valued(
+        sa.column("document_id", sa.Text),
+        sa.column("score", sa.Double),
+        sa.column("rank", sa.BigInteger),
+        sa.column("fields", JSONB),
+        name="given",
+    )
+    return sa.select(*rows.render_derived(with_types=True).c).cte("s0_rows")
+
+
+def _filtered(source: sa.CTE, raw: Any, to: Lowering) -> sa.Select[Any]:
+    rows = Rows(source, to)
+    return rows.select().where(*to.where(raw, rows.get, "post_filter"))
 
 
 def _answer(
@@ -159,8 +94,10 @@ def _answer(
     """The last stage's page with its documents, beside the versions that the plan must still agree with."""
     last, documents = ctes[-1], catalog.documents
     counts = array([sa.select(sa.func.count()).select_from(cte).scalar_subquery() for cte in ctes])
-    state = sa.select(*_versions(catalog, retriever_id, to), counts.label("counts")).cte("state")
-    rows = sa.select(last.c.document_id, last.c.score, last.c.rank)
+    beside = [counts.label("counts"), _told(to).label("told")]
+    state = sa.select(*_versions(catalog, retriever_id, to), *beside).cte("state")
+    changed = "fields" in last.c
+    rows = sa.select(last.c.document_id, last.c.score, last.c.rank, *([last.c.fields] if changed else []))
     page = (
         (rows.where(last.c.rank > _rank_before(last, to)) if after else rows)
         .order_by(last.c.rank)
@@ -168,11 +105,13 @@ def _answer(
         .offset(to.binds.add("page_offset", sa.BigInteger(), None))
         .cte("page")
     )
-    hits = page.join(documents, documents.c.document_id == page.c.document_id)
+    hits = page.join(documents, documents.c.document_id == page.c.document_id, isouter=to.after_host)
     columns = [catalog.vector_text(documents, catalog.by_name[name]) for name in vectors]
+    fields = page.c.fields if changed else sa.null()
     return (
         sa.select(
             *state.c,
+            sa.cast(fields, sa.Text).label("fields"),
             page.c.rank,
             page.c.document_id,
             page.c.score,
@@ -188,11 +127,22 @@ def _answer(
     )
 
 
+def _told(to: Lowering) -> sa.ColumnElement[Any]:
+    """What stages answer beside their rows, an array in the order of `Plan.told`, or NULL."""
+    if not to.told:
+        return sa.cast(sa.null(), JSONB)
+    return sa.func.jsonb_build_array(*to.told.values(), type_=JSONB)
+
+
 def _rank_before(last: sa.CTE, to: Lowering) -> sa.ColumnElement[int]:
     """The rank that the answer begins after: of the document that is named; where that is gone, the one before it."""
     document = to.binds.add("after_id", sa.Text(), None)
-    named = sa.select(last.c.rank).where(last.c.document_id == document)
     place = to.binds.add("after_rank", sa.BigInteger(), None) - constant(1)
+    # A document may have several rows, as after an unwind: the one that is nearest to its place.
+    nearest = sa.func.abs(last.c.rank - place - constant(1))
+    named = (
+        sa.select(last.c.rank).where(last.c.document_id == document).order_by(nearest, last.c.rank).limit(constant(1))
+    )
     score = to.binds.add("after_score", sa.Double(), None)
     better = sa.select(sa.func.max(last.c.rank)).where(last.c.score > score)
     return sa.func.coalesce(named.scalar_subquery(), place, better.scalar_subquery(), constant(0))

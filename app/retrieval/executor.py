@@ -51,10 +51,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a statement answered: its hits (columns as in `Plan`), and how many rows each stage had."""
+    """What a statement answered: its hits (`rank, document_id, score, …` as in `Plan`) and for each its fields as JSON
+    where stages changed them; how many rows each stage had; and what stages told beside them, by their prefix."""
 
     hits: list[tuple[Any, ...]]
+    fields: list[str | None]
     counts: list[int]
+    told: Mapping[str, dict[str, Any]]
 
 
 async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, Any]:
@@ -94,7 +97,10 @@ async def execute(
     limits: Mapping[str, str],
     timings: Timings,
 ) -> Rows:
-    """Run the statement with its settings in one transaction and one round trip. Raises `Stale`."""
+    """Run the statement with its settings in one transaction and one round trip. Raises `Stale`.
+
+    Where the plan starts from rows of the host, `values` hold them as `rows`, JSON.
+    """
     parameters = {**values, **page.binds()}
     settings = {**limits, **plan.settings}
     with timings("db"):
@@ -115,7 +121,15 @@ async def execute(
                 raise Stale from None
     if (rows[0][0], rows[0][1]) != (versions.namespace, versions.retriever):
         raise Stale
-    return Rows([row[3:] for row in rows if row[4] is not None], rows[0][2])
+    found = [row for row in rows if row[6] is not None]
+    return Rows([row[5:] for row in found], [row[4] for row in found], rows[0][2], _by_stage(plan, rows[0][3]))
+
+
+def _by_stage(plan: Plan, told: list[Any] | None) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for (prefix, key), value in zip(plan.told, told or (), strict=True):
+        found.setdefault(prefix, {})[key] = value
+    return found
 
 
 def set_local(settings: Mapping[str, str]) -> tuple[Any, list[str]]:

@@ -84,9 +84,9 @@ class After:
 class Plan:
     """A retriever compiled against one version of a namespace: everything that a request needs but its values.
 
-    `text` has `%(name)s` parameters. Its rows are `(namespace_version, retriever_version, counts, rank, document_id,
-    score, collection_id, payload, metadata, created_at, updated_at, vectors…)`; there is always at least one row,
-    with a null `document_id` when nothing was found.
+    `text` has `%(name)s` parameters. Its rows are `(namespace_version, retriever_version, counts, told, fields, rank,
+    document_id, score, collection_id, payload, metadata, created_at, updated_at, vectors…)`; there is always at least
+    one row, with a null `document_id` when nothing was found.
     """
 
     text: str
@@ -95,4 +95,5 @@ class Plan:
     settings: Mapping[str, str]
     stages: tuple[str, ...]
     vectors: tuple[str, ...]
+    told: tuple[tuple[str, str], ...]  # of each value in the row's `told`: its stage's prefix, and its key
     relaxed: tuple[dict[str, Any], ...]

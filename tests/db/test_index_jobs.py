@@ -81,14 +81,16 @@ class Place:
     async def explain(self, found: Outcome, query: Vectors) -> str:
         """The plan of the statement that was executed, with the settings that it was executed with."""
         values = {
-            bind.name: bind.convert(bind.value) for bind in found.plan.binds if not bind.name.startswith("s1_query")
+            bind.name: bind.convert(bind.value)
+            for bind in found.ran.plans[0].binds
+            if not bind.name.startswith("s1_query")
         }
         values |= {"s1_query_1": query.astype(np.float32), "page_limit": None, "page_offset": None}
         async with self.transaction() as conn:
             driver = await raw(conn)
-            for setting in found.plan.settings.items():
+            for setting in found.ran.plans[0].settings.items():
                 await driver.execute("SELECT set_config(%s, %s, true)", setting)
-            rows = await (await driver.execute(f"EXPLAIN (FORMAT JSON) {found.plan.text}", values)).fetchall()
+            rows = await (await driver.execute(f"EXPLAIN (FORMAT JSON) {found.ran.plans[0].text}", values)).fetchall()
         return json.dumps(rows)
 
     def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -86,7 +86,7 @@ async def test_the_statement_is_the_expected_one_and_finds_the_expected_document
         await retrievers.put(conn, NAMESPACE, path.stem, definition, runtime.limits)
     wanted = Execution(case.get("inputs", {}), case.get("filters"))
     outcome = await run(runtime, NAMESPACE, path.stem, wanted, Timings())
-    assert outcome.plan.text == expected_text(path.with_suffix(".sql"), outcome.plan.text)
+    assert outcome.ran.plans[0].text == expected_text(path.with_suffix(".sql"), outcome.ran.plans[0].text)
     assert [document["document_id"] for document in outcome.documents] == case["documents"]
 
 

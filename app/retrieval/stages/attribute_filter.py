@@ -43,9 +43,11 @@ class AttributeFilter(SqlStage, frozen=True, kw_only=True):
         check.filter(self.condition(), *(("conditions",) if self.conditions is not None else ()))
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
-        documents = to.catalog.documents
-        where = to.where(self.condition(), documents, "filter", case_insensitive=self.case_insensitive)
         if source is None:
+            documents = to.catalog.documents
+            where = to.where(self.condition(), documents, "filter", case_insensitive=self.case_insensitive)
             return whole_namespace(to, *where, *to.where_parsed(to.everywhere, documents, "request_filter"))
-        joined = source.join(documents, documents.c.document_id == source.c.document_id)
-        return sa.select(source.c.document_id, source.c.score, source.c.rank).select_from(joined).where(*where)
+        rows = to.rows(source)
+        return rows.select().where(
+            *to.where(self.condition(), rows.get, "filter", case_insensitive=self.case_insensitive)
+        )

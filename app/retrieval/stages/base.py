@@ -1,17 +1,20 @@
-"""What a stage is: a frozen struct of parameters that can check itself and lower itself to SQL.
+"""What a stage is: a frozen struct of parameters that checks itself, and is lowered to SQL or runs on the host.
 
-A stage module defines one subclass of `SqlStage`; its docstring is the published documentation.
+A stage module defines one subclass of `SqlStage` or `HostStage`; its docstring is the published documentation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, Fields
 from app.retrieval.filters import Condition, Filter, FilterLimits, Not, drop_missing, parse_filter
+from app.retrieval.host import Host, Row
 from app.retrieval.plan import Binds, Embed
 from app.retrieval.predicates import predicate
 
@@ -27,6 +30,7 @@ class Limits:
     searches: int
     top_k: int
     filters: FilterLimits
+    host_rows: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,16 @@ class Check:
     def add(self, code: str, message: str, *path: str | int) -> None:
         self.problems.add((*self.location, *path), code, message)
 
+    def range(self, name: str, value: float | None, low: float, high: float) -> None:
+        """A number of the stage, which must lie between these two; None is what was not given."""
+        if value is not None and not low <= value <= high:
+            self.add("out_of_range", f"{name} is from {low:,} to {high:,}, not {value}.", name)
+
+    def field(self, name: str, value: Any) -> None:
+        """A parameter that names a field."""
+        if not isinstance(value, str) or not 0 < len(value) <= 255 or "\0" in value or "" in value.split("."):
+            self.add("bad_field", f"{name} is a dotted path of 1 to 255 characters.", name)
+
 
 @dataclass(slots=True)
 class Lowering:
@@ -55,12 +69,30 @@ class Lowering:
     prefix: str = "s1"
     ef_search: int = 100  # grows with the widest search, since one index scan answers no more than this
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
+    after_host: bool = False  # rows may be there that are no stored documents
     binds: Binds = field(default_factory=Binds)
     embeds: list[Embed] = field(default_factory=list)
     relaxed: list[Condition] = field(default_factory=list)
+    told: dict[tuple[str, str], sa.ColumnElement[Any]] = field(default_factory=dict)
+
+    def tell(self, key: str, value: sa.ColumnElement[Any]) -> None:
+        """What the stage answers beside its rows: a scalar, shown in its statistics' `metadata`."""
+        self.told[self.prefix, key] = value
+
+    def rows(self, source: sa.CTE | None) -> "Rows":
+        """The rows that a stage is given; for the first stage every document, in the order of their ids."""
+        if source is None:
+            everywhere = self.where_parsed(self.everywhere, self.catalog.documents, "request_filter")
+            source = whole_namespace(self, *everywhere).cte(f"{self.prefix}_documents")
+        return Rows(source, self)
 
     def where(
-        self, raw: Any, documents: sa.FromClause, hint: str, *, case_insensitive: bool = False
+        self,
+        raw: Any,
+        documents: sa.FromClause | Fields,
+        hint: str,
+        *,
+        case_insensitive: bool = False,
     ) -> list[sa.ColumnElement[bool]]:
         """The predicates of a filter in either language; conditions whose input is missing are dropped and noted."""
         parsed = parse_filter(raw, (), Problems(), self.limits.filters)
@@ -68,31 +100,112 @@ class Lowering:
             parsed = _case_insensitive(parsed)
         return self.where_parsed(parsed, documents, hint)
 
-    def where_parsed(self, parsed: Filter | None, documents: sa.FromClause, hint: str) -> list[sa.ColumnElement[bool]]:
+    def where_parsed(
+        self, parsed: Filter | None, documents: sa.FromClause | Fields, hint: str
+    ) -> list[sa.ColumnElement[bool]]:
         if parsed is None:
             return []
         kept, dropped = drop_missing(parsed, self.provided)
         self.relaxed += dropped
         if kept is None:
             return []
-        return [predicate(kept, Fields(documents), self.binds, f"{self.prefix}_{hint}")]
+        fields = documents if isinstance(documents, Fields) else Fields(documents)
+        return [predicate(kept, fields, self.binds, f"{self.prefix}_{hint}")]
 
 
-class SqlStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A stage that stays in Postgres.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A stage's rows with their documents: what the next stage reads and hands on.
 
-    A relation between stages is a CTE with the columns `document_id` (text), `score` (float8, may be null) and
-    `rank` (bigint, from 1: the order that the stage gives its rows).
+    Columns of a row are `document_id` (text), `score` (float8, may be null), `rank` (bigint, unique, from 1: the
+    order), and `fields` (jsonb, only where an earlier stage changed them: the document's fields as they are now).
     """
+
+    source: sa.CTE
+    to: Lowering
+
+    @property
+    def documents(self) -> sa.FromClause:
+        return self.to.catalog.documents
+
+    @property
+    def joined(self) -> sa.FromClause:
+        same = self.documents.c.document_id == self.source.c.document_id
+        return self.source.join(self.documents, same, isouter=self.to.after_host)
+
+    @property
+    def score(self) -> sa.ColumnElement[float]:
+        return self.source.c.score
+
+    @property
+    def rank(self) -> sa.ColumnElement[int]:
+        return self.source.c.rank
+
+    @property
+    def document_id(self) -> sa.ColumnElement[str]:
+        return self.source.c.document_id
+
+    @property
+    def get(self) -> Fields:
+        """Finds a field: a jsonb expression and the path that remains in it."""
+        return Fields(self.documents, self.source)
+
+    @property
+    def fields(self) -> sa.ColumnElement[Any]:
+        """The document's fields as they are now, a jsonb object."""
+        return self.get.payload
+
+    def value(self, field: str, hint: str) -> sa.ColumnElement[Any]:
+        """The JSON value of a field; NULL where it is missing or a JSON null."""
+        target, path = self.get(field)
+        if not path:
+            return target
+        steps = self.to.binds.add(f"{self.to.prefix}_{hint}", sa.ARRAY(sa.Text), list(path))
+        return sa.func.nullif(target.op("#>", return_type=JSONB())(steps), NULL_JSON, type_=JSONB)
+
+    def with_field(self, field: str, value: sa.ColumnElement[Any], hint: str = "output") -> sa.ColumnElement[Any]:
+        """The fields with this one set to a jsonb value; the objects on its path are made where they are missing."""
+        return _with_path(self.fields, field.split("."), value, self.to, f"{self.to.prefix}_{hint}")
+
+    def select(self, *more: sa.ColumnElement[Any], documents: bool = True, **changed: Any) -> sa.Select[Any]:
+        """These rows with some columns changed, and more; without `documents` their fields are not looked up."""
+        names = ["document_id", "score", "rank", *(["fields"] if "fields" in self.source.c else [])]
+        columns = {name: self.source.c[name] for name in names} | changed
+        chosen = [column.label(name) for name, column in columns.items()]
+        return sa.select(*chosen, *more).select_from(self.joined if documents else self.source)
+
+
+NULL_JSON: sa.ColumnElement[Any] = sa.literal_column("'null'::jsonb", JSONB())
+EMPTY_OBJECT: sa.ColumnElement[Any] = sa.literal_column("'{}'::jsonb", JSONB())
+
+
+def _with_path(
+    whole: sa.ColumnElement[Any], path: list[str], value: sa.ColumnElement[Any], to: Lowering, hint: str
+) -> sa.ColumnElement[Any]:
+    key = to.binds.add(hint, sa.Text(), path[0])
+    if len(path) > 1:
+        inner = whole.op("->", return_type=JSONB())(key)
+        is_object = sa.func.jsonb_typeof(inner) == sa.literal_column("'object'")
+        value = _with_path(sa.case((is_object, inner), else_=EMPTY_OBJECT), path[1:], value, to, hint)
+    made = sa.func.jsonb_build_object(key, value, type_=JSONB)
+    return whole.op("||", return_type=JSONB())(made)
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What stages of both kinds say of themselves."""
 
     stage_id: ClassVar[str]
     stage_type: ClassVar[StageType]
     category: ClassVar[str]
     not_offered: ClassVar[frozenset[str]] = frozenset()
+    # Older names of parameters, and those that the prose of the public API uses: name -> ours.
+    aliases: ClassVar[Mapping[str, str]] = {}
     # What the list of stages tells beside the documentation: a Lucide icon, when to use it, parameters that work.
     icon: ClassVar[str] = "box"
     use_cases: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[dict[str, Any]] = {}
+    # What templates in its parameters may read beside INPUT: DOC, CONTEXT, … (lower case), filled for each document.
+    scopes: ClassVar[frozenset[str]] = frozenset()
 
     cache_behavior: Literal["auto", "disabled", "aggressive"] = "auto"
     cache_ttl_seconds: int | None = None
@@ -104,8 +217,23 @@ class SqlStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """How many rows this stage answers at most, where its parameters say so; a page's size follows from it."""
         return None
 
+
+class SqlStage(Stage, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A stage that stays in Postgres. A relation between stages is a CTE with the columns of `Rows`."""
+
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         """The select whose rows are this stage's; `source` is None for the first stage: the whole namespace."""
+        raise NotImplementedError
+
+
+class HostStage(Stage, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A stage that runs in the service, between two statements, with no transaction open."""
+
+    # Whether it finds documents by itself, and so may be the first stage.
+    finds: ClassVar[bool] = False
+
+    async def run(self, rows: list[Row], host: Host) -> list[Row]:
+        """The rows that this stage makes of those it is given, in their order; it may change them."""
         raise NotImplementedError
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from app.retrieval.plan import constant
-from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType, whole_namespace
+from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 
 
 class Limit(SqlStage, frozen=True, kw_only=True):
@@ -31,8 +31,6 @@ class Limit(SqlStage, frozen=True, kw_only=True):
         return self.limit
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
-        if source is None:
-            everywhere = to.where_parsed(to.everywhere, to.catalog.documents, "request_filter")
-            source = whole_namespace(to, *everywhere).cte(f"{to.prefix}_documents")
-        columns = (source.c.document_id, source.c.score, source.c.rank)
-        return sa.select(*columns).order_by(source.c.rank).limit(constant(self.limit)).offset(constant(self.offset))
+        rows = to.rows(source)
+        kept = rows.select(documents=False).order_by(rows.rank)
+        return kept.limit(constant(self.limit)).offset(constant(self.offset))

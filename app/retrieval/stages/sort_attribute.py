@@ -1,11 +1,11 @@
 """Orders documents by a field."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
-from app.retrieval.catalog import Fields
-from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType, whole_namespace
+from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 
 
 class SortAttribute(SqlStage, frozen=True, kw_only=True):
@@ -16,6 +16,7 @@ class SortAttribute(SqlStage, frozen=True, kw_only=True):
     """
 
     stage_id: ClassVar[str] = "sort_attribute"
+    aliases: ClassVar[Mapping[str, str]] = {"sort_field": "field", "order": "direction"}
     stage_type: ClassVar[StageType] = "sort"
     category: ClassVar[str] = "sort"
     icon: ClassVar[str] = "arrow-up-down"
@@ -27,20 +28,11 @@ class SortAttribute(SqlStage, frozen=True, kw_only=True):
     nulls_last: bool = True
 
     def check(self, check: Check) -> None:
-        if not self.field or "\0" in self.field or len(self.field) > 255:
-            check.add("bad_field", "A field is a dotted path of 1 to 255 characters.", "field")
+        check.field("field", self.field)
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
-        documents = to.catalog.documents
-        if source is None:
-            everywhere = to.where_parsed(to.everywhere, documents, "request_filter")
-            source = whole_namespace(to, *everywhere).cte(f"{to.prefix}_documents")
-        target, path = Fields(documents)(self.field)
-        steps = to.binds.add(f"{to.prefix}_field", sa.ARRAY(sa.Text), list(path))
-        # A JSON null is a null: it has no place among values.
-        value = sa.func.nullif(target.op("#>")(steps), sa.text("'null'::jsonb"))
+        rows = to.rows(source)
+        value = rows.value(self.field, "field")
         by = value.desc() if self.direction == "desc" else value.asc()
         by = by.nulls_last() if self.nulls_last else by.nulls_first()
-        rank = sa.func.row_number().over(order_by=[by, source.c.rank]).label("rank")
-        joined = source.join(documents, documents.c.document_id == source.c.document_id)
-        return sa.select(source.c.document_id, source.c.score, rank).select_from(joined)
+        return rows.select(rank=sa.func.row_number().over(order_by=[by, rows.rank]))

@@ -1,0 +1,194 @@
+"""Runs a pipeline: its statements one after the other, and between them the stages of the host."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from app.domain import planning
+from app.domain.embedding import embed_one
+from app.domain.hosting import Hosting
+from app.domain.planning import Request
+from app.domain.runtime import Prepared, Runtime
+from app.errors import PgretrieveError, Unavailable
+from app.retrieval.executor import Page, Rows, Versions, execute, fill_binds
+from app.retrieval.host import Row
+from app.retrieval.pipeline import Segment, Step
+from app.retrieval.plan import Plan
+from app.telemetry import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """What became of one stage. The stages of one statement share its time, which stands at the last of them."""
+
+    name: str
+    stage_id: str
+    count: int
+    duration_ms: float
+    told: Mapping[str, Any]
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Ran:
+    """What a pipeline answered: the page's rows (columns as in `Rows.hits`) with their fields where stages changed
+    them, the number of rows before the page was cut, and what every stage did."""
+
+    hits: list[tuple[Any, ...]] = field(default_factory=list)
+    fields: Sequence[str | Mapping[str, Any] | None] = ()
+    total: int = 0
+    stages: list[StageRun] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Run:
+    """One pass over the segments of a pipeline."""
+
+    runtime: Runtime
+    prepared: Prepared
+    request: Request
+    timings: Timings
+    ran: Ran = field(default_factory=Ran)
+    context: dict[str, list[Row]] = field(default_factory=dict)
+    deadline: float = 0.0
+
+    async def __call__(self) -> Ran:
+        settings = self.runtime.settings
+        self.deadline = time.monotonic() + min(settings.request_timeout_s, self.prepared.max_time_ms / 1000)
+        segments = self.prepared.pipeline.segments
+        rows: list[Row] | None = None
+        for n, segment in enumerate(segments):
+            last = n == len(segments) - 1
+            if segment.host is not None:
+                rows = await self._host(segment.steps[0], rows or [])
+                if last:
+                    self._page_of(rows)
+            else:
+                found = await self._sql(n, segment, rows, self.request.page if last else None)
+                rows = [] if last else self._as_rows(found)
+            self._keep(segment, rows if rows is not None else [])
+        return self.ran
+
+    async def _sql(self, n: int, segment: Segment, given: list[Row] | None, page: Page | None) -> Rows:
+        for step in segment.steps:
+            self.request.observe("stage_start", {"stage_name": step.name, "stage_id": step.stage.stage_id})
+        runtime, prepared, request = self.runtime, self.prepared, self.request
+        started = self.timings.phases.get("db", 0.0)
+        with self.timings("plan"):
+            base = planning.base_plan(runtime, prepared, request, n, after_host=given is not None)
+        with self.timings("embed"):
+            values = await fill_binds(base.plan, request.inputs, partial(embed_one, runtime))
+        if given is not None:
+            values["rows"] = msgspec.json.encode(_as_json(given)).decode()
+        plan, values = await planning.choose(runtime, prepared, request, base, values, self.timings)
+        most = runtime.limits.host_rows
+        window = page if page is not None else Page(limit=most)
+        versions = Versions(prepared.catalog.version, prepared.version)
+        limit_ms = min(runtime.settings.statement_timeout_ms, prepared.max_time_ms, max(1, int(self._left() * 1000)))
+        limits = {"statement_timeout": f"{limit_ms}ms"}
+        found = await execute(runtime.engine, plan, versions, values, window, limits, self.timings)
+        self.ran.plans.append(plan)
+        took = self.timings.phases["db"] - started
+        for m, (step, count) in enumerate(zip(segment.steps, found.counts, strict=True)):
+            told = found.told.get(f"s{segment.first + m + 1}", {})
+            self._note(step, count, took if m == len(segment.steps) - 1 else 0.0, told)
+        planning.learn(runtime, prepared, base, values, found.told)
+        if page is not None:
+            self.ran.hits, self.ran.fields, self.ran.total = found.hits, found.fields, found.counts[-1]
+        elif found.counts[-1] > most:
+            message = f"Only the first {most:,} of {found.counts[-1]:,} documents went on to the next stage."
+            self.ran.warnings.append(f"{message} (PGRETRIEVE_MAX_HOST_ROWS)")
+        return found
+
+    async def _host(self, step: Step, rows: list[Row]) -> list[Row]:
+        stage = step.stage
+        about = {"stage_name": step.name, "stage_id": stage.stage_id}
+        self.request.observe("stage_start", about)
+        host = Hosting(self.runtime, self.prepared, self.request.inputs, self.context, self.deadline, self.timings)
+        started, error = time.perf_counter(), None
+        segment = Segment(0, (step,))
+        assert segment.host is not None
+        before = [Row(row.document_id, row.score, dict(row.fields), row.stored) for row in rows]
+        try:
+            with self.timings("host"):
+                async with asyncio.timeout(max(self._left(), 0.001)):
+                    rows = await segment.host.run(rows, host)
+        except (PgretrieveError, TimeoutError) as failure:
+            error = str(failure) or f"It took longer than the {self.runtime.settings.request_timeout_s} s of a request."
+            self.request.observe("stage_error", {**about, "error": error})
+            if step.on_error == "error":
+                raise _told(failure, step, error) from failure
+            rows = before
+            self.ran.degraded.append(step.name)
+            self.ran.warnings.append(f"The stage {step.name!r} failed and was skipped: {error}")
+        self.ran.warnings += host.warnings
+        took = (time.perf_counter() - started) * 1000
+        self._note(step, len(rows), took, host.told, error)
+        return rows
+
+    def _note(self, step: Step, count: int, took: float, told: Mapping[str, Any], error: str | None = None) -> None:
+        run = StageRun(step.name, step.stage.stage_id, count, round(took, 3), told, error)
+        self.ran.stages.append(run)
+        about = {"stage_name": run.name, "stage_id": run.stage_id, "documents": count, "duration_ms": run.duration_ms}
+        self.request.observe("stage_complete", about)
+
+    def _keep(self, segment: Segment, rows: list[Row]) -> None:
+        if alias := segment.steps[-1].alias:
+            self.context[alias] = [Row(row.document_id, row.score, dict(row.fields), row.stored) for row in rows]
+
+    def _left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _as_rows(self, found: Rows) -> list[Row]:
+        return [
+            Row(hit[1], hit[2], msgspec.json.decode(fields if fields is not None else hit[4] or "{}"), hit[3:])
+            for hit, fields in zip(found.hits, found.fields, strict=True)
+        ]
+
+    def _page_of(self, rows: list[Row]) -> None:
+        """Cut the answered page out of the rows that the last stage made on the host."""
+        page, ranked = self.request.page, list(enumerate(rows, start=1))
+        more = 0
+        if page.after is not None:
+            ranked, more = ranked[_place(rows, page) :], 1
+        else:
+            ranked = ranked[page.offset :]
+        if page.limit is not None:
+            ranked = ranked[: page.limit + more]
+        nothing = (None, "{}", "{}", None, None, *[None] * len(self.request.vectors))
+        self.ran.hits = [(rank, row.document_id, row.score, *(row.stored or nothing)) for rank, row in ranked]
+        self.ran.fields = [row.fields for _, row in ranked]
+        self.ran.total = len(rows)
+
+
+def _place(rows: Sequence[Row], page: Page) -> int:
+    """How many rows come before the page: up to the document that it comes after, or to the place where that was."""
+    after = page.after
+    assert after is not None
+    ranks = [n for n, row in enumerate(rows, start=1) if row.document_id == after.document_id]
+    if ranks:
+        return min(ranks, key=lambda rank: abs(rank - (after.rank or rank)))
+    if after.rank is not None:
+        return after.rank - 1
+    return max((n for n, row in enumerate(rows, start=1) if (row.score or 0.0) > (after.score or 0.0)), default=0)
+
+
+def _as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [
+        {"document_id": row.document_id, "score": row.score, "rank": rank, "fields": row.fields}
+        for rank, row in enumerate(rows, start=1)
+    ]
+
+
+def _told(failure: BaseException, step: Step, error: str) -> Exception:
+    if isinstance(failure, PgretrieveError):
+        return failure
+    return Unavailable(f"The stage {step.name!r} did not end in time: {error}", code="timeout")

@@ -1,0 +1,16 @@
+"""Lexical search."""
+
+from migrations import sqlfile
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    sqlfile.run(__file__)
+
+
+def downgrade() -> None:
+    sqlfile.run(__file__, ".down.sql")

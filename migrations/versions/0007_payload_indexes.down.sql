@@ -1,0 +1,1 @@
+-- Physical payload indexes.
