@@ -51,7 +51,7 @@ def create_app(settings: Settings, url: str, statement: Statement) -> Litestar:
         async with engine.connect() as conn:
             cursor = await (await raw(conn)).execute(statement.text, values)
             rows = await cursor.fetchall()
-        return {"documents": [_document(*row[4:]) for row in rows]}
+        return {"documents": [_document(*row[6:]) for row in rows]}
 
     return Litestar([search], on_shutdown=[engine.dispose], logging_config=None, openapi_config=None)
 

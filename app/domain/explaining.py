@@ -57,13 +57,15 @@ class Explained:
     optimization_details: dict[str, Any] | None = None
 
 
-async def explain(runtime: Runtime, namespace: str, retriever: str, given: frozenset[str]) -> Explained:
+async def explain(
+    runtime: Runtime, namespace: str, retriever: str, given: frozenset[str], version: int | None = None
+) -> Explained:
     """Estimates for a request with these inputs; without any, for one that gives all of them."""
-    prepared = await execution.prepared(runtime, namespace, retriever)
+    prepared = await execution.prepared(runtime, namespace, retriever, version)
     defaults = {name for name, spec in prepared.input_schema.items() if spec.get("default") is not None}
     provided = given | defaults if given else prepared.pipeline.input_names
     request = Request(dict.fromkeys(provided), None, Page(), ())
-    plan = planning.base_plan(runtime, prepared, request, 0, after_host=False).plan
+    plan = planning.compiled(runtime, prepared, request, 0)
     found, documents = await _planned(runtime, prepared, plan)
     stages = _stages(prepared, plan, found, documents)
     longest = max(stage.estimated_duration_ms for stage in stages)

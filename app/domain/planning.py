@@ -1,14 +1,23 @@
-"""Chooses how each search of a statement runs: exact, by the index, or by the index with iteration."""
+"""Chooses how each search of a statement runs, by what its filter keeps: estimated, remembered, corrected by answers.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+A plan is a shape of SQL. A segment is compiled once to learn of its searches, and once for each combination of their
+strategies that occurs; a warm execution compiles nothing and asks the database nothing.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
-from app.domain.runtime import Prepared, Runtime
+from app.db.engine import connection, raw
+from app.domain.runtime import Known, Prepared, Runtime
 from app.retrieval.compiler import compile_plan
-from app.retrieval.executor import Page
+from app.retrieval.executor import Page, estimate_rows, fill_estimate
 from app.retrieval.filters import Filter, all_of
-from app.retrieval.plan import Plan
+from app.retrieval.literals import lift_values
+from app.retrieval.plan import Plan, SearchShape
+from app.retrieval.strategy import Choice, Size, choose
 from app.telemetry import Timings
 
 
@@ -21,8 +30,9 @@ class Wishes:
 
 
 NO_WISHES = Wishes()
+NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
 Observer = Callable[[str, Mapping[str, Any]], None]
-"""Is told of events as they happen: `stage_start`, `stage_complete`, `stage_error`."""
+"""Is told of events as they happen: `statement`, `stage_start`, `stage_complete`, `stage_error`."""
 
 
 def ignore(_event: str, _about: Mapping[str, Any]) -> None:
@@ -42,48 +52,156 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A segment's plan before a choice was made."""
+class Planned:
+    """A segment's statement for one request: the plan, the inputs that its binds read, and what was chosen."""
 
     plan: Plan
-    key: tuple[Any, ...] | None
+    inputs: Mapping[str, Any]
+    choices: Mapping[str, Choice]
+    sizes: Mapping[str, Hashable]  # of each search, where its estimate is remembered
 
 
-def base_plan(runtime: Runtime, prepared: Prepared, request: Request, n: int, *, after_host: bool) -> Base:
-    """The compiled plan of a segment for a request of this shape, from the cache where it may be."""
+async def plan(
+    runtime: Runtime, prepared: Prepared, request: Request, n: int, *, after_host: bool, timings: Timings
+) -> Planned:
+    """The plan of a segment for this request, from the cache where it may be."""
+    with timings("plan"):
+        filters, values = lift_values(request.filters)
+        lifted = replace(request, filters=filters, inputs={**request.inputs, **values})
+        scout = compiled(runtime, prepared, lifted, n, after_host=after_host)
+    open_ = [shape for shape in scout.shapes if shape.ready]
+    if not open_:
+        return Planned(scout, lifted.inputs, {}, {})
+    sizes, places = await _sizes(runtime, prepared, open_, lifted.inputs, timings)
+    with timings("plan"):
+        wishes, ef_search = request.wishes, runtime.settings.hnsw_ef_search
+        choices = {
+            shape.key: choose(
+                sizes[shape.key],
+                shape.rows,
+                ef_search=ef_search,
+                recall_target=wishes.recall_target,
+                exact=wishes.exact,
+            )
+            for shape in open_
+        }
+        found = compiled(runtime, prepared, lifted, n, choices, after_host=after_host)
+        return Planned(replace(found, settings=_settings(choices)), lifted.inputs, choices, places)
+
+
+def _settings(choices: Mapping[str, Choice]) -> dict[str, str]:
+    """What every index scan of the statement runs with: the widest that one of its searches needs."""
+    scans = [choice for choice in choices.values() if choice.strategy != "exact"]
+    if not scans:
+        return {}
+    return {
+        "hnsw.ef_search": str(max(choice.ef_search for choice in scans)),
+        # Relaxed order finds more with the same work; the statement sorts what it found by the exact distances.
+        "hnsw.iterative_scan": "relaxed_order",
+        "hnsw.max_scan_tuples": str(max(choice.max_scan_tuples for choice in scans)),
+        "hnsw.scan_mem_multiplier": "4",
+    }
+
+
+def compiled(
+    runtime: Runtime,
+    prepared: Prepared,
+    request: Request,
+    n: int,
+    choices: Mapping[str, Choice] = NO_CHOICES,
+    *,
+    after_host: bool = False,
+) -> Plan:
+    """The statement of a segment for requests of this form, from the cache where it may be."""
     pipeline = prepared.pipeline
-    last = n == len(pipeline.segments) - 1
-    after = last and request.page.after is not None
-    vectors = request.vectors
+    after = n == len(pipeline.segments) - 1 and request.page.after is not None
     # Only inputs that templates use change the shape of the statement.
     provided = frozenset(request.inputs)
-    key = (n, provided & pipeline.input_names, vectors, after, after_host)
-    plan = prepared.plans.get(key) if request.filters is None else None
-    if plan is None:
-        filters = all_of([each for each in (prepared.within, request.filters) if each is not None])
-        plan = compile_plan(
+    strategies = {key: choice.strategy for key, choice in choices.items()}
+    key = (
+        n,
+        provided & pipeline.input_names,
+        repr(request.filters),  # a value that was not lifted may have no hash
+        request.vectors,
+        after,
+        after_host,
+        tuple(strategies.items()),
+    )
+    found = prepared.plans.get(key)
+    if found is None:
+        found = compile_plan(
             pipeline.segments[n],
             prepared.catalog,
             runtime.limits,
             retriever_id=prepared.retriever_id,
             provided=provided,
-            filters=filters,
-            vectors=vectors,
-            ef_search=runtime.settings.hnsw_ef_search,
+            filters=all_of([each for each in (prepared.within, request.filters) if each is not None]),
+            vectors=request.vectors,
+            strategies=strategies,
             after=after,
             after_host=after_host,
         )
-        if request.filters is None:
-            prepared.plans.put(key, plan)
-    return Base(plan, key if request.filters is None else None)
+        prepared.plans.put(key, found)
+    return found
 
 
-async def choose(
-    runtime: Runtime, prepared: Prepared, request: Request, base: Base, values: dict[str, Any], timings: Timings
-) -> tuple[Plan, dict[str, Any]]:
-    """The plan that fits these values best."""
-    return base.plan, values
+# Sizes
 
 
-def learn(runtime: Runtime, prepared: Prepared, base: Base, values: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    """Remember what a search turned out to be."""
+async def _sizes(
+    runtime: Runtime, prepared: Prepared, shapes: Sequence[SearchShape], inputs: Mapping[str, Any], timings: Timings
+) -> tuple[dict[str, Size], dict[str, Hashable]]:
+    """The size of each search; what is not remembered is estimated, all in one round trip."""
+    wanted = {shape.key: _wanted(prepared, shape, inputs) for shape in shapes}
+    now, rows, missing = time.monotonic(), dict[Hashable, int](), dict[Hashable, _Asked]()
+    for asked in (each for several in wanted.values() for each in several):
+        known = runtime.estimates.get(asked.place)
+        if known is not None and known.until > now:
+            rows[asked.place] = known.rows
+        else:
+            missing[asked.place] = asked
+    if missing:
+        with timings("estimate"):
+            async with connection(runtime.engine) as conn:
+                texts = [(asked.text, asked.values) for asked in missing.values()]
+                found = await estimate_rows(await raw(conn), texts)
+        rows |= dict(zip(missing, found, strict=True))
+        for place in missing:
+            runtime.estimates.put(place, Known(rows[place], now + runtime.settings.estimate_seconds))
+    sizes = {}
+    for shape in shapes:
+        documents, *kept = (rows[asked.place] for asked in wanted[shape.key])
+        sizes[shape.key] = Size(documents, min(kept[0], documents) if kept else documents, bool(kept), shape.served)
+    return sizes, {key: several[-1].place for key, several in wanted.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    place: Hashable  # where the answer is remembered
+    text: str
+    values: dict[str, Any]
+
+
+def _wanted(prepared: Prepared, shape: SearchShape, inputs: Mapping[str, Any]) -> list[_Asked]:
+    """What must be known of a search: its documents, and how many of them its filter keeps."""
+    found = []
+    for estimate in (shape.documents, shape.kept):
+        values = fill_estimate(estimate, inputs) if estimate is not None else None
+        if estimate is not None and values is not None:
+            place = (prepared.catalog.schema, estimate.text, tuple(map(repr, values.values())))
+            found.append(_Asked(place, estimate.text, values))
+    return found
+
+
+def learn(runtime: Runtime, planned: Planned, told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where iteration gave up before it had found enough, the next search of this kind is exact at once."""
+    for shape in planned.plan.shapes:
+        place = planned.sizes.get(shape.key)
+        if place is not None and _exhausted(shape, told):
+            until = time.monotonic() + runtime.settings.estimate_seconds
+            runtime.estimates.put(place, Known(0, until))
+
+
+def _exhausted(shape: SearchShape, told: Mapping[str, Mapping[str, Any]]) -> bool:
+    searches = told.get(shape.prefix, {}).get("searches") or []
+    return any(search.get("exhausted") for search in searches if search.get("search") == shape.number)

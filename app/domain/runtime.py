@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog
-from app.retrieval.compiler import Pipeline
+from app.retrieval.executor import Versions
 from app.retrieval.filters import Filter, FilterLimits
+from app.retrieval.pipeline import Pipeline
 from app.retrieval.plan import Plan
 from app.retrieval.stages.base import Limits
 from app.settings import Settings
@@ -55,7 +56,13 @@ class Prepared:
     within: Filter | None = None  # the collections that it is limited to
     max_time_ms: int = MAX_TIME_MS  # of its statement, where its budget_limits say so
     shape: str = ""  # what stands for the definition of one that is not stored
+    present: int | None = None  # the retriever's present version, where an older one is executed
     plans: Bounded[Hashable, Plan] = field(default_factory=lambda: Bounded(32))
+
+    @property
+    def versions(self) -> Versions:
+        """What each statement must find in force."""
+        return Versions(self.catalog.version, self.version if self.present is None else self.present)
 
     @property
     def identity(self) -> tuple[str | int | None, ...]:
@@ -68,6 +75,14 @@ class Prepared:
         return "filters" not in self.input_schema and "filters" not in self.pipeline.input_names
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An estimate of a number of rows, believed until this time of the monotonic clock."""
+
+    rows: int
+    until: float
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One for each process. The caches never answer for a change that is committed: statements check versions."""
@@ -75,11 +90,12 @@ class Runtime:
     settings: Settings
     engine: AsyncEngine
     inference: Inference
-    prepared: Bounded[tuple[str, str], Prepared] = field(default_factory=lambda: Bounded(1_000))
-    adhoc: Bounded[tuple[str, str], Prepared] = field(default_factory=lambda: Bounded(200))
+    prepared: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(1_000))
+    adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
+    estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))
 
     @property
     def limits(self) -> Limits:
         settings = self.settings
         filters = FilterLimits(settings.max_filter_depth, settings.max_filter_conditions)
-        return Limits(settings.max_stages, settings.max_searches, settings.max_top_k, filters)
+        return Limits(settings.max_stages, settings.max_searches, settings.max_top_k, filters, settings.max_host_rows)

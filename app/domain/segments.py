@@ -12,10 +12,10 @@ import msgspec
 from app.domain import planning
 from app.domain.embedding import embed_one
 from app.domain.hosting import Hosting
-from app.domain.planning import Request
+from app.domain.planning import Request, ignore
 from app.domain.runtime import Prepared, Runtime
 from app.errors import PgretrieveError, Unavailable
-from app.retrieval.executor import Page, Rows, Versions, execute, fill_binds
+from app.retrieval.executor import Page, Rows, execute, fill_binds
 from app.retrieval.host import Row
 from app.retrieval.pipeline import Segment, Step
 from app.retrieval.plan import Plan
@@ -68,7 +68,7 @@ class Run:
         for n, segment in enumerate(segments):
             last = n == len(segments) - 1
             if segment.host is not None:
-                rows = await self._host(segment.steps[0], rows or [])
+                rows = await self._host(segment.steps[0], rows)
                 if last:
                     self._page_of(rows)
             else:
@@ -78,29 +78,30 @@ class Run:
         return self.ran
 
     async def _sql(self, n: int, segment: Segment, given: list[Row] | None, page: Page | None) -> Rows:
-        for step in segment.steps:
-            self.request.observe("stage_start", {"stage_name": step.name, "stage_id": step.stage.stage_id})
         runtime, prepared, request = self.runtime, self.prepared, self.request
         started = self.timings.phases.get("db", 0.0)
-        with self.timings("plan"):
-            base = planning.base_plan(runtime, prepared, request, n, after_host=given is not None)
+        planned = await planning.plan(runtime, prepared, request, n, after_host=given is not None, timings=self.timings)
+        plan = planned.plan
         with self.timings("embed"):
-            values = await fill_binds(base.plan, request.inputs, partial(embed_one, runtime))
+            values = await fill_binds(plan, planned.inputs, partial(embed_one, runtime))
         if given is not None:
             values["rows"] = msgspec.json.encode(_as_json(given)).decode()
-        plan, values = await planning.choose(runtime, prepared, request, base, values, self.timings)
         most = runtime.limits.host_rows
         window = page if page is not None else Page(limit=most)
-        versions = Versions(prepared.catalog.version, prepared.version)
         limit_ms = min(runtime.settings.statement_timeout_ms, prepared.max_time_ms, max(1, int(self._left() * 1000)))
         limits = {"statement_timeout": f"{limit_ms}ms"}
-        found = await execute(runtime.engine, plan, versions, values, window, limits, self.timings)
+        for m, step in enumerate(segment.steps):
+            request.observe("stage_start", self._about(step, segment.first + m))
+        request.observe("statement", {"segment": n, "plan": plan, "values": {**values, **window.binds()}})
+        found = await execute(runtime.engine, plan, prepared.versions, values, window, limits, self.timings)
         self.ran.plans.append(plan)
         took = self.timings.phases["db"] - started
         for m, (step, count) in enumerate(zip(segment.steps, found.counts, strict=True)):
             told = found.told.get(f"s{segment.first + m + 1}", {})
-            self._note(step, count, took if m == len(segment.steps) - 1 else 0.0, told)
-        planning.learn(runtime, prepared, base, values, found.told)
+            ended = m == len(segment.steps) - 1
+            pairs = [(hit[1], hit[2]) for hit in found.hits] if ended and request.observe is not ignore else []
+            self._note(step, count, took if ended else 0.0, told, documents=pairs)
+        planning.learn(runtime, planned, found.told)
         if page is not None:
             self.ran.hits, self.ran.fields, self.ran.total = found.hits, found.fields, found.counts[-1]
         elif found.counts[-1] > most:
@@ -108,11 +109,20 @@ class Run:
             self.ran.warnings.append(f"{message} (PGRETRIEVE_MAX_HOST_ROWS)")
         return found
 
-    async def _host(self, step: Step, rows: list[Row]) -> list[Row]:
-        stage = step.stage
-        about = {"stage_name": step.name, "stage_id": stage.stage_id}
+    async def _host(self, step: Step, given: list[Row] | None) -> list[Row]:
+        rows = given or []
+        about = self._about(step, len(self.ran.stages))
         self.request.observe("stage_start", about)
-        host = Hosting(self.runtime, self.prepared, self.request.inputs, self.context, self.deadline, self.timings)
+        host = Hosting(
+            self.runtime,
+            self.prepared,
+            self.request.inputs,
+            self.context,
+            self.deadline,
+            self.timings,
+            stage={**about, "input_count": len(rows)},
+            first=given is None,
+        )
         started, error = time.perf_counter(), None
         segment = Segment(0, (step,))
         assert segment.host is not None
@@ -131,14 +141,32 @@ class Run:
             self.ran.warnings.append(f"The stage {step.name!r} failed and was skipped: {error}")
         self.ran.warnings += host.warnings
         took = (time.perf_counter() - started) * 1000
-        self._note(step, len(rows), took, host.told, error)
+        self._note(step, len(rows), took, host.told, error, documents=[(row.document_id, row.score) for row in rows])
         return rows
 
-    def _note(self, step: Step, count: int, took: float, told: Mapping[str, Any], error: str | None = None) -> None:
+    def _note(
+        self,
+        step: Step,
+        count: int,
+        took: float,
+        told: Mapping[str, Any],
+        error: str | None = None,
+        documents: Sequence[tuple[str, float | None]] = (),
+    ) -> None:
+        """`documents` are ids and scores, where the rows after this stage are at hand."""
         run = StageRun(step.name, step.stage.stage_id, count, round(took, 3), told, error)
+        about = {**self._about(step, len(self.ran.stages)), "run": run, "documents": documents}
         self.ran.stages.append(run)
-        about = {"stage_name": run.name, "stage_id": run.stage_id, "documents": count, "duration_ms": run.duration_ms}
         self.request.observe("stage_complete", about)
+
+    def _about(self, step: Step, index: int) -> dict[str, Any]:
+        total = len(self.prepared.pipeline.steps)
+        return {
+            "stage_name": step.name,
+            "stage_id": step.stage.stage_id,
+            "stage_index": index,
+            "total_stages": total,
+        }
 
     def _keep(self, segment: Segment, rows: list[Row]) -> None:
         if alias := segment.steps[-1].alias:

@@ -1,6 +1,6 @@
 """Compiles the SQL stages of a pipeline to one statement. Pure: no connection, no clock, no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from app.retrieval.filters import Filter, to_json
 from app.retrieval.pipeline import Pipeline, Segment
 from app.retrieval.plan import Plan, constant, render
 from app.retrieval.stages.base import Limits, Lowering, Rows
+from app.retrieval.strategy import Strategy
 
 # pgvector's ef_search bounds what one index scan answers; above it, iteration goes on.
 EF_SEARCH_MAX = 1_000
@@ -25,6 +26,7 @@ def compile_plan(
     provided: frozenset[str],
     filters: Filter | None = None,
     vectors: Sequence[str] = (),
+    strategies: Mapping[str, Strategy] | None = None,
     ef_search: int = 100,
     after: bool = False,
     after_host: bool = False,
@@ -34,7 +36,15 @@ def compile_plan(
     With `after` the answer begins after a document, which each request names. `after_host` says that the first stage
     reads the rows of the bind `rows`, which a host stage made, instead of the whole namespace.
     """
-    to = Lowering(catalog, limits, provided, everywhere=filters, ef_search=ef_search, after_host=after_host)
+    to = Lowering(
+        catalog,
+        limits,
+        provided,
+        everywhere=filters,
+        ef_search=ef_search,
+        after_host=after_host,
+        strategies=strategies or {},
+    )
     source = _given_rows(to) if after_host else None
     ctes: list[sa.CTE] = []
     for n, (step, stage) in enumerate(segment.sql, start=segment.first + 1):
@@ -56,6 +66,7 @@ def compile_plan(
         vectors=tuple(vectors),
         told=tuple(to.told),
         relaxed=tuple(to_json(condition) for condition in to.relaxed),
+        shapes=tuple(to.shapes),
     )
 
 

@@ -1,6 +1,6 @@
 """Runs a plan: embeds its texts with no transaction open, then one statement in one round trip."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db.engine import connection, raw
 from app.errors import InvalidRequest, Problem
 from app.inference.base import Task
-from app.retrieval.plan import After, Bind, Inputs, Plan
+from app.retrieval.plan import After, Bind, Estimate, Inputs, Plan
 from app.retrieval.templates import MissingInput, fill, input_names
 from app.retrieval.vectors import Vector
 from app.telemetry import Timings
 
 INPUTS = ("body", "inputs")
+EXPLAIN = b"EXPLAIN (FORMAT JSON) "
 
 Embedder = Callable[[str, str, Task], Awaitable[Vector]]
 """Takes a service's name, a text and what it is for."""
@@ -81,6 +82,27 @@ async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, A
     if problems:
         raise InvalidRequest(list(dict.fromkeys(problems)))
     return values
+
+
+def fill_estimate(estimate: Estimate, inputs: Inputs) -> dict[str, Any] | None:
+    """The values of an estimate; None where one does not fit, which `fill_binds` will say with all else."""
+    try:
+        return {bind.name: bind.convert(fill(bind.value, inputs)) for bind in estimate.binds}
+    except ValueError:
+        return None
+
+
+async def estimate_rows(
+    driver: psycopg.AsyncConnection[Any], wanted: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[int]:
+    """PostgreSQL's estimates of how many rows these selects answer, in one round trip; nothing is run."""
+    cursors = []
+    async with driver.pipeline():
+        for text, values in wanted:
+            # Planned for these values, and never prepared: a kept plan would not know them.
+            cursors.append(await driver.execute(EXPLAIN + text.encode(), values, prepare=False))
+        await driver.execute("COMMIT")
+    return [int((await cursor.fetchall())[0][0][0]["Plan"]["Plan Rows"]) for cursor in cursors]
 
 
 def _place(bind: Bind) -> tuple[str | int, ...]:

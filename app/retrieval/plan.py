@@ -72,6 +72,37 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A select whose number of rows PostgreSQL is asked to estimate, and the values that it is estimated for."""
+
+    text: str
+    binds: tuple[Bind, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchShape:
+    """A search; where the vector index is `ready`, how it runs is chosen for each request.
+
+    `number` counts the searches of the stage `prefix` from 1; `index` is searched, for `rows` documents. `documents`
+    and `kept` estimate how many documents have such a vector, and how many of those its filter keeps (None: it has
+    none, or nothing is to be chosen). `served`: indexes of payload fields serve the whole filter.
+    """
+
+    prefix: str
+    number: int
+    index: str
+    rows: int
+    documents: Estimate | None = None
+    kept: Estimate | None = None
+    ready: bool = False
+    served: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.prefix}_search_{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
 class After:
     """The document that the answer comes after; where it is gone, its rank or its score says where it was."""
 
@@ -97,3 +128,4 @@ class Plan:
     vectors: tuple[str, ...]
     told: tuple[tuple[str, str], ...]  # of each value in the row's `told`: its stage's prefix, and its key
     relaxed: tuple[dict[str, Any], ...]
+    shapes: tuple[SearchShape, ...] = ()

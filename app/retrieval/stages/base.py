@@ -13,10 +13,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, Fields
-from app.retrieval.filters import Condition, Filter, FilterLimits, Not, drop_missing, parse_filter
+from app.retrieval.filters import Condition, Filter, FilterLimits, drop_missing, parse_filter, with_conditions
 from app.retrieval.host import Host, Row
-from app.retrieval.plan import Binds, Embed
+from app.retrieval.objects import DEEPEST, merged, tree_of
+from app.retrieval.plan import Binds, Embed, SearchShape
 from app.retrieval.predicates import predicate
+from app.retrieval.strategy import Strategy
 
 StageType = Literal["filter", "sort", "reduce", "apply", "enrich"]
 Location = tuple[str | int, ...]
@@ -48,15 +50,22 @@ class Check:
     def add(self, code: str, message: str, *path: str | int) -> None:
         self.problems.add((*self.location, *path), code, message)
 
-    def range(self, name: str, value: float | None, low: float, high: float) -> None:
-        """A number of the stage, which must lie between these two; None is what was not given."""
+    def range(self, name: str, value: float | None, low: float, high: float, *path: str | int) -> None:
+        """A number of the stage (at the path, where it is no parameter itself), which must lie between these two; None
+        is what was not given."""
         if value is not None and not low <= value <= high:
-            self.add("out_of_range", f"{name} is from {low:,} to {high:,}, not {value}.", name)
+            self.add("out_of_range", f"{name} is from {low:,} to {high:,}, not {value}.", *(path or (name,)))
 
-    def field(self, name: str, value: Any) -> None:
+    def field(self, name: str, value: Any, *path: str | int) -> None:
         """A parameter that names a field."""
         if not isinstance(value, str) or not 0 < len(value) <= 255 or "\0" in value or "" in value.split("."):
-            self.add("bad_field", f"{name} is a dotted path of 1 to 255 characters.", name)
+            self.add("bad_field", f"{name} is a dotted path of 1 to 255 characters.", *(path or (name,)))
+
+    def output(self, name: str, value: Any, *path: str | int) -> None:
+        """A parameter that names a field to write to."""
+        self.field(name, value, *path)
+        if isinstance(value, str) and value.count(".") >= DEEPEST:
+            self.add("bad_field", f"{name} is a path of at most {DEEPEST} steps.", *(path or (name,)))
 
 
 @dataclass(slots=True)
@@ -70,6 +79,8 @@ class Lowering:
     ef_search: int = 100  # grows with the widest search, since one index scan answers no more than this
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
     after_host: bool = False  # rows may be there that are no stored documents
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)  # of searches, by `SearchShape.key`
+    shapes: list[SearchShape] = field(default_factory=list)
     binds: Binds = field(default_factory=Binds)
     embeds: list[Embed] = field(default_factory=list)
     relaxed: list[Condition] = field(default_factory=list)
@@ -86,6 +97,14 @@ class Lowering:
             source = whole_namespace(self, *everywhere).cte(f"{self.prefix}_documents")
         return Rows(source, self)
 
+    def value(self, fields: Fields, field: str, hint: str) -> sa.ColumnElement[Any]:
+        """The JSON value of a document's field; NULL where it is missing or a JSON null."""
+        target, path = fields(field)
+        if not path:
+            return target
+        steps = self.binds.add(f"{self.prefix}_{hint}", sa.ARRAY(sa.Text), list(path))
+        return sa.func.nullif(target.op("#>", return_type=JSONB())(steps), NULL_JSON, type_=JSONB)
+
     def where(
         self,
         raw: Any,
@@ -97,7 +116,7 @@ class Lowering:
         """The predicates of a filter in either language; conditions whose input is missing are dropped and noted."""
         parsed = parse_filter(raw, (), Problems(), self.limits.filters)
         if parsed is not None and case_insensitive:
-            parsed = _case_insensitive(parsed)
+            parsed = with_conditions(parsed, lambda condition: replace(condition, case_insensitive=True))
         return self.where_parsed(parsed, documents, hint)
 
     def where_parsed(
@@ -157,15 +176,12 @@ class Rows:
 
     def value(self, field: str, hint: str) -> sa.ColumnElement[Any]:
         """The JSON value of a field; NULL where it is missing or a JSON null."""
-        target, path = self.get(field)
-        if not path:
-            return target
-        steps = self.to.binds.add(f"{self.to.prefix}_{hint}", sa.ARRAY(sa.Text), list(path))
-        return sa.func.nullif(target.op("#>", return_type=JSONB())(steps), NULL_JSON, type_=JSONB)
+        return self.to.value(self.get, field, hint)
 
     def with_field(self, field: str, value: sa.ColumnElement[Any], hint: str = "output") -> sa.ColumnElement[Any]:
         """The fields with this one set to a jsonb value; the objects on its path are made where they are missing."""
-        return _with_path(self.fields, field.split("."), value, self.to, f"{self.to.prefix}_{hint}")
+        hint = f"{self.to.prefix}_{hint}"
+        return merged(self.fields, tree_of({field: value}), lambda key: self.to.binds.add(hint, sa.Text(), key))
 
     def select(self, *more: sa.ColumnElement[Any], documents: bool = True, **changed: Any) -> sa.Select[Any]:
         """These rows with some columns changed, and more; without `documents` their fields are not looked up."""
@@ -176,19 +192,6 @@ class Rows:
 
 
 NULL_JSON: sa.ColumnElement[Any] = sa.literal_column("'null'::jsonb", JSONB())
-EMPTY_OBJECT: sa.ColumnElement[Any] = sa.literal_column("'{}'::jsonb", JSONB())
-
-
-def _with_path(
-    whole: sa.ColumnElement[Any], path: list[str], value: sa.ColumnElement[Any], to: Lowering, hint: str
-) -> sa.ColumnElement[Any]:
-    key = to.binds.add(hint, sa.Text(), path[0])
-    if len(path) > 1:
-        inner = whole.op("->", return_type=JSONB())(key)
-        is_object = sa.func.jsonb_typeof(inner) == sa.literal_column("'object'")
-        value = _with_path(sa.case((is_object, inner), else_=EMPTY_OBJECT), path[1:], value, to, hint)
-    made = sa.func.jsonb_build_object(key, value, type_=JSONB)
-    return whole.op("||", return_type=JSONB())(made)
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -206,6 +209,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     example: ClassVar[dict[str, Any]] = {}
     # What templates in its parameters may read beside INPUT: DOC, CONTEXT, … (lower case), filled for each document.
     scopes: ClassVar[frozenset[str]] = frozenset()
+    # Parameters that are there when they are not given, and hold templates.
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     cache_behavior: Literal["auto", "disabled", "aggressive"] = "auto"
     cache_ttl_seconds: int | None = None
@@ -235,14 +240,6 @@ class HostStage(Stage, frozen=True, forbid_unknown_fields=True, kw_only=True):
     async def run(self, rows: list[Row], host: Host) -> list[Row]:
         """The rows that this stage makes of those it is given, in their order; it may change them."""
         raise NotImplementedError
-
-
-def _case_insensitive(filter_: Filter) -> Filter:
-    if isinstance(filter_, Condition):
-        return replace(filter_, case_insensitive=True)
-    if isinstance(filter_, Not):
-        return Not(_case_insensitive(filter_.item))
-    return type(filter_)(tuple(_case_insensitive(item) for item in filter_.items))
 
 
 def whole_namespace(to: Lowering, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:

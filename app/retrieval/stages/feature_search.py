@@ -9,12 +9,10 @@ from app.errors import Problem
 from app.retrieval.catalog import Catalog, VectorConfig, vector_type
 from app.retrieval.fusion import Fusion, fuse, normalised
 from app.retrieval.plan import Embed, constant
+from app.retrieval.searches.dense import Nearest
 from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 from app.retrieval.templates import Template
-from app.retrieval.vectors import as_query, distance, index_distance, score
-
-# Rows that the coarse order of bits hands to exact re-scoring, for each row that is asked for.
-BINARY_OVERSAMPLING = 8
+from app.retrieval.vectors import as_query, score
 
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,29 +117,27 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
         """The rows of one search, best first, with exact scores."""
         config = search.config(to.catalog)
         assert config is not None, "checked before"
-        documents = to.catalog.documents
-        column, hint = documents.c[config.column], f"{to.prefix}_query_{n}"
-        query = _query_bind(search, config, hint, to)
-        to.ef_search = max(to.ef_search, search.top_k)
-        where = [column.is_not(None), *self._where(n, search, source, to)]
+        query = _query_bind(search, config, f"{to.prefix}_query_{n}", to)
 
-        exact = distance(config.metric, column, query).label("distance")
-        near = sa.select(documents.c.document_id, exact).where(*where)
-        coarse = source is None and config.index_state == "ready" and config.index_method
-        if coarse in ("hnsw_halfvec", "hnsw_binary"):
-            # The index orders by a coarser distance than the score's: more rows, re-scored with the whole vectors.
-            wider = search.top_k * (BINARY_OVERSAMPLING if coarse == "hnsw_binary" else 1)
-            coarsely = near.order_by(index_distance(config, column, query)).limit(constant(wider))
-            candidates = coarsely.cte(f"{to.prefix}_candidates_{n}")
-            near = sa.select(candidates.c.document_id, candidates.c.distance).order_by(candidates.c.distance)
-        else:
-            near = near.order_by(exact.element)
-        nearest = near.limit(constant(search.top_k)).subquery(f"nearest_{n}")
+        def where(lowering: Lowering, _served: bool) -> list[sa.ColumnElement[bool]]:
+            return self._where(n, search, source, lowering)
+
+        # One search hands its rows on as they are: more than those would be found in vain.
+        rows = min(search.top_k, self.final_top_k) if len(self.searches) == 1 else search.top_k
+        filtered = self._filtered(search, to)
+        found = Nearest(n, config, query, rows, where, whole=source is None, filtered=filtered, served=False)
+        select, _ = found.lower(to)
+        nearest = select.subquery(f"nearest_{n}")
         scored = score(config.metric, nearest.c.distance)
-        rows = sa.select(nearest.c.document_id, scored.label("score"))
+        selected = sa.select(nearest.c.document_id, scored.label("score"))
         if search.min_score is not None:
-            rows = rows.where(scored >= to.binds.add(f"{to.prefix}_min_score_{n}", sa.Double(), search.min_score))
-        return rows
+            least = to.binds.add(f"{to.prefix}_min_score_{n}", sa.Double(), search.min_score)
+            selected = selected.where(scored >= least)
+        return selected
+
+    def _filtered(self, search: Search, to: Lowering) -> bool:
+        collections = self.collection_identifiers or search.collection_identifiers
+        return bool(self.filters or search.filters or collections or to.everywhere)
 
     def _where(self, n: int, search: Search, source: sa.CTE | None, to: Lowering) -> list[sa.ColumnElement[bool]]:
         documents = to.catalog.documents

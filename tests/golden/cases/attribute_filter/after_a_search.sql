@@ -2,7 +2,7 @@ WITH s1_search_1 AS
 (SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
 FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
-WHERE d.v IS NOT NULL ORDER BY d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) 
+WHERE d.v IS NOT NULL ORDER BY (d.v <=> CAST(%(s1_query_1)s AS VECTOR(16))) + 0 
  LIMIT 6) AS nearest_1), 
 s1_feature_search AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 

@@ -1,7 +1,7 @@
 WITH s1_attribute_filter AS 
 (SELECT d.document_id AS document_id, CAST(NULL AS DOUBLE PRECISION) AS score, row_number() OVER (ORDER BY d.document_id) AS rank 
 FROM golden.documents AS d 
-WHERE coalesce(jsonb_path_exists(d.payload, CAST(%(s1_filter_path)s AS JSONPATH), CAST(%(s1_filter_value)s AS JSONB), true), false) AND coalesce(jsonb_path_exists(d.payload, CAST(%(s1_filter_path_2)s AS JSONPATH), CAST(%(s1_filter_value_2)s AS JSONB), true), false) AND NOT coalesce(jsonb_path_exists(d.payload, CAST(%(s1_filter_path_3)s AS JSONPATH), CAST(%(s1_filter_value_3)s AS JSONB), true), false)), 
+WHERE coalesce(jsonb_path_exists(d.payload -> CAST(%(s1_filter_key)s AS TEXT), CAST(%(s1_filter_path)s AS JSONPATH), CAST(%(s1_filter_value)s AS JSONB), true), false) AND NOT coalesce(jsonb_path_exists(d.payload -> CAST(%(s1_filter_key_2)s AS TEXT), CAST(%(s1_filter_path_2)s AS JSONPATH), CAST(%(s1_filter_value_2)s AS JSONB), true), false)), 
 s2_attribute_filter AS 
 (SELECT s1_attribute_filter.document_id AS document_id, s1_attribute_filter.score AS score, s1_attribute_filter.rank AS rank 
 FROM s1_attribute_filter JOIN golden.documents AS d ON d.document_id = s1_attribute_filter.document_id 

@@ -2,13 +2,13 @@ WITH s1_search_1 AS
 (SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
 FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
-WHERE d.v IS NOT NULL ORDER BY d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) 
+WHERE d.v IS NOT NULL ORDER BY (d.v <=> CAST(%(s1_query_1)s AS VECTOR(16))) + 0 
  LIMIT 3) AS nearest_1), 
 s1_search_2 AS 
 (SELECT nearest_2.document_id AS document_id, 1 / CAST((1 + nearest_2.distance) AS DOUBLE PRECISION) AS score 
 FROM (SELECT d.document_id AS document_id, d.far <-> CAST(%(s1_query_2)s AS VECTOR(16)) AS distance 
 FROM golden.documents AS d 
-WHERE d.far IS NOT NULL ORDER BY d.far <-> CAST(%(s1_query_2)s AS VECTOR(16)) 
+WHERE d.far IS NOT NULL ORDER BY (d.far <-> CAST(%(s1_query_2)s AS VECTOR(16))) + 0 
  LIMIT 3) AS nearest_2), 
 s1_hits AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank, CAST(%(s1_weight_1)s AS DOUBLE PRECISION) AS weight 

@@ -1,12 +1,8 @@
-WITH s1_candidates_1 AS 
-(SELECT d.document_id AS document_id, d.half <#> CAST(%(s1_query_1)s AS VECTOR(2100)) AS distance 
-FROM golden.documents AS d 
-WHERE d.half IS NOT NULL ORDER BY CAST(d.half AS HALFVEC(2100)) <#> CAST(CAST(%(s1_query_1)s AS VECTOR(2100)) AS HALFVEC(2100)) 
- LIMIT 3), 
-s1_search_1 AS 
+WITH s1_search_1 AS 
 (SELECT nearest_1.document_id AS document_id, -nearest_1.distance AS score 
-FROM (SELECT s1_candidates_1.document_id AS document_id, s1_candidates_1.distance AS distance 
-FROM s1_candidates_1 ORDER BY s1_candidates_1.distance 
+FROM (SELECT d.document_id AS document_id, d.half <#> CAST(%(s1_query_1)s AS VECTOR(2100)) AS distance 
+FROM golden.documents AS d 
+WHERE d.half IS NOT NULL ORDER BY (d.half <#> CAST(%(s1_query_1)s AS VECTOR(2100))) + 0 
  LIMIT 3) AS nearest_1), 
 s1_feature_search AS 
 (SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 

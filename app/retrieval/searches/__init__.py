@@ -1,0 +1,1 @@
+"""How one search of each kind becomes SQL: a select of `document_id` and `score`, best first."""
