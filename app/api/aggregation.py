@@ -15,7 +15,8 @@ from app.domain.aggregation import Aggregation, Comparison, DatePart, DateTrunc,
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import Problems
-from app.retrieval.filters import check_value, parse_filter
+from app.retrieval.filters import parse_filter
+from app.retrieval.operators import check_value
 
 MOST_PARTS = 32
 MOST_BOUNDARIES = 200

@@ -13,7 +13,7 @@ from app.api.paging import Pagination
 from app.api.wire import not_in_query
 from app.domain.document_lists import After, Listed, Sort
 from app.errors import Problems
-from app.retrieval.filters import check_value
+from app.retrieval.operators import check_value
 
 DEFAULT_SIZE = 10
 MOST_OFFSET = 2**31 - 1

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.statements import statement
 from app.domain import access
 from app.domain.namespaces import load_catalog
-from app.retrieval.filters import And, Condition, Filter, Not, Or
+from app.retrieval.filters import Filter, with_conditions
 from app.retrieval.plan import Binds
 from app.retrieval.predicates import predicate
 
@@ -76,7 +76,9 @@ async def list_page(conn: AsyncConnection, wanted: Wanted, limit: int) -> tuple[
     binds = Binds()
     where: list[sa.ColumnElement[bool]] = []
     if wanted.filters is not None:
-        asked = wanted.filters if wanted.case_sensitive else _insensitive(wanted.filters)
+        asked = wanted.filters
+        if not wanted.case_sensitive:
+            asked = with_conditions(asked, lambda condition: replace(condition, case_insensitive=True))
         where.append(predicate(asked, _Fields(table), binds, "filter"))
     if wanted.search:
         where.append(_found(table, wanted))
@@ -125,13 +127,3 @@ def _found(table: sa.Subquery, wanted: Wanted) -> sa.ColumnElement[bool]:
     if not wanted.case_sensitive:
         texts, sought = [sa.func.lower(text) for text in texts], sa.func.lower(sought)
     return sa.or_(*(sa.func.strpos(text, sought) > 0 for text in texts))
-
-
-def _insensitive(filter_: Filter) -> Filter:
-    match filter_:
-        case Condition():
-            return replace(filter_, case_insensitive=True)
-        case Not():
-            return Not(_insensitive(filter_.item))
-        case And() | Or():
-            return type(filter_)(tuple(_insensitive(item) for item in filter_.items))

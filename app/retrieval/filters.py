@@ -1,24 +1,28 @@
 """Filters: one AST, and the parser of the two languages that callers write it in.
 
 A: `{"AND": [{"field": "a.b", "operator": "gt", "value": 1}, {"OR": […]}], "NOT": […]}`, or `{"a.b": 1}` for equality.
-B: `{"must": [{"key": "a.b", "range": {"gt": 1}}], "should": […], "must_not": […]}`, which is Qdrant's.
+B: `{"must": [{"key": "a.b", "range": {"gt": 1}}], "should": […], "must_not": […]}`, which is Qdrant's. Groups mean
+the same in both, and may mix; what a condition asks of a field is not quite the same (docs/filters.md).
 """
 
-import math
-import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.errors import Problems
-from app.retrieval.templates import Template, is_templated, lift, needed_names, unlift
+from app.retrieval import qdrant
+from app.retrieval.operators import FLAGS, NOT_STORABLE, OPERATORS, check_value
+from app.retrieval.templates import is_templated, lift, needed_names, unlift
 
 Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one field is asked. `value` is JSON, with templates lifted."""
+    """What one field is asked. `value` is JSON, with templates lifted.
+
+    Conditions of language B have operators that begin with `key.`, and their field is a path as Qdrant writes it.
+    """
 
     field: str
     operator: str
@@ -41,7 +45,23 @@ class Not:
     item: "Filter"
 
 
-Filter = Condition | And | Or | Not
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """So many of these."""
+
+    count: int
+    items: "tuple[Filter, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """One of the objects in the array at this key passes the filter, whose fields are the object's."""
+
+    key: str
+    item: "Filter"
+
+
+Filter = Condition | And | Or | Not | AtLeast | Nested
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +110,31 @@ def drop_missing(filter_: Filter, provided: Container[str]) -> tuple[Filter | No
             if all(name in provided for name in needed_names(filter_.value)):
                 return filter_, ()
             return None, (filter_,)
-        case Not():
+        case Not() | Nested():
             item, dropped = drop_missing(filter_.item, provided)
-            return (Not(item) if item else None), dropped
-        case And() | Or():
+            return (replace(filter_, item=item) if item else None), dropped
+        case And() | Or() | AtLeast():
             parts = [drop_missing(item, provided) for item in filter_.items]
-            kept = [item for item, _ in parts if item]
-            group = all_of(kept) if isinstance(filter_, And) else any_of(kept)
-            return group, tuple(condition for _, dropped in parts for condition in dropped)
+            kept = tuple(item for item, _ in parts if item)
+            dropped = tuple(condition for _, dropped in parts for condition in dropped)
+            if isinstance(filter_, AtLeast):
+                return (AtLeast(min(filter_.count, len(kept)), kept) if kept else None), dropped
+            return (all_of(kept) if isinstance(filter_, And) else any_of(kept)), dropped
+
+
+def with_conditions(filter_: Filter, change: Callable[[Condition], Condition]) -> Filter:
+    """The filter with each of its conditions changed."""
+    match filter_:
+        case Condition():
+            return change(filter_)
+        case Not() | Nested():
+            return replace(filter_, item=with_conditions(filter_.item, change))
+        case _:
+            return replace(filter_, items=tuple(with_conditions(item, change) for item in filter_.items))
 
 
 def to_json(filter_: Filter) -> dict[str, Any]:
-    """The filter in language A, as `parse_filter` reads it back."""
+    """The filter as `parse_filter` reads it back."""
     match filter_:
         case And():
             return {"AND": [to_json(item) for item in filter_.items]}
@@ -109,67 +142,17 @@ def to_json(filter_: Filter) -> dict[str, Any]:
             return {"OR": [to_json(item) for item in filter_.items]}
         case Not():
             return {"NOT": [to_json(filter_.item)]}
+        case AtLeast():
+            conditions = [to_json(item) for item in filter_.items]
+            return {"min_should": {"conditions": conditions, "min_count": filter_.count}}
+        case Nested():
+            return {"nested": {"key": filter_.key, "filter": to_json(filter_.item)}}
         case Condition():
-            written = {"field": filter_.field, "operator": filter_.operator, "value": unlift(filter_.value)}
-            return written | ({"case_insensitive": True} if filter_.case_insensitive else {})
-
-
-# What operators take
-
-COMPARISONS = frozenset({"gt", "gte", "lt", "lte"})
-LISTS = frozenset({"in", "nin"})
-FLAGS = frozenset({"exists", "is_null"})
-TEXTS = frozenset({"starts_with", "ends_with", "regex", "text", "phrase", "words"})
-OPERATORS = frozenset({"eq", "ne", "contains"}) | COMPARISONS | LISTS | FLAGS | TEXTS
-_NOT_OFFERED = frozenset({"geo_radius", "geo_bounding_box", "geo_polygon"})
-_MAX_LIST = 1_000
-_MAX_REGEX = 1_000
-_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")  # U+0000, and halves of surrogate pairs
-
-
-def check_value(operator: str, value: Any) -> None:
-    """Raise `ValueError` where the operator cannot take this value: a literal, or a template that was filled in."""
-    rest = [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, str) and _NOT_STORABLE.search(item):
-            raise ValueError(f"`{operator}` cannot take U+0000 or half a surrogate pair: jsonb does not hold them")
-        if isinstance(item, float) and not math.isfinite(item):
-            raise ValueError(f"`{operator}` cannot take {item}: it is no JSON number")
-        if isinstance(item, dict):
-            rest.extend((*item.keys(), *item.values()))
-        elif isinstance(item, list):
-            rest.extend(item)
-    accepts, needs = _TAKES[operator]
-    if not accepts(value):
-        raise ValueError(f"`{operator}` needs {needs}")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)
-
-
-_TAKES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("eq", "ne"), (lambda _: True, "a value")),
-    "contains": (_is_scalar, "a text, a number or a boolean"),
-    **dict.fromkeys(
-        COMPARISONS,
-        (lambda value: _is_scalar(value) and not isinstance(value, bool), "a number or a text"),
-    ),
-    **dict.fromkeys(
-        LISTS,
-        (
-            lambda value: isinstance(value, list) and len(value) <= _MAX_LIST and all(map(_is_scalar, value)),
-            f"a list of at most {_MAX_LIST} texts, numbers and booleans",
-        ),
-    ),
-    **dict.fromkeys(FLAGS, (lambda value: isinstance(value, bool), "true or false")),
-    **dict.fromkeys(TEXTS, (lambda value: isinstance(value, str), "a text")),
-    "regex": (
-        lambda value: isinstance(value, str) and len(value) <= _MAX_REGEX,
-        f"a text of at most {_MAX_REGEX} characters",
-    ),
-}
+            fold = {"case_insensitive": True} if filter_.case_insensitive else {}
+            value = unlift(filter_.value)
+            if filter_.operator.startswith("key."):
+                return {"key": filter_.field} | qdrant.written(filter_.operator, value) | fold
+            return {"field": filter_.field, "operator": filter_.operator, "value": value} | fold
 
 
 # The parser
@@ -180,8 +163,6 @@ _GROUPS: Mapping[str, Callable[[Sequence[Filter]], Filter | None]] = {
     **dict.fromkeys(("NOT", "not", "must_not"), none_of),
 }
 _GROUP_KEYS = _GROUPS.keys() | {"min_should"}
-_MATCHES = {"value": "eq", "any": "in", "except": "nin", "text": "text", "phrase": "phrase"}
-_QDRANT_ONLY = _NOT_OFFERED | {"values_count", "is_empty", "is_null", "nested", "has_vector", "min_should", "text_any"}
 
 
 @dataclass(slots=True)
@@ -191,6 +172,7 @@ class _Parser:
     problems: Problems
     limits: FilterLimits
     conditions: int = 0
+    nested: bool = False
 
     def filter(self, raw: Any, at: Location, depth: int) -> Filter | None:
         if isinstance(raw, list):
@@ -204,8 +186,8 @@ class _Parser:
             return self.condition(raw, at)
         if raw.keys() & _GROUP_KEYS:
             return self.groups(raw, at, depth)
-        if _is_qdrant(raw):
-            return self.qdrant(raw, at)
+        if qdrant.is_condition(raw):
+            return self.qdrant(raw, at, depth)
         return all_of([found for field in raw if (found := self.equality(field, raw[field], (*at, field)))])
 
     def items(self, raw: Any, at: Location, depth: int) -> list[Filter]:
@@ -229,22 +211,32 @@ class _Parser:
         return found
 
     def groups(self, raw: dict[str, Any], at: Location, depth: int) -> Filter | None:
-        found = []
+        found: list[Filter] = []
         for key, value in raw.items():
-            if key not in _GROUPS:
-                self.unknown(key, (*at, key), "a group of filters")
+            if key == "min_should":
+                found += self.at_least(value, (*at, key), depth)
+            elif key not in _GROUPS:
+                self.refuse((*at, key), f"{key!r} is not part of a group of filters.")
             elif group := _GROUPS[key](self.items(value, (*at, key), depth)):
                 found.append(group)
         return all_of(found)
+
+    def at_least(self, raw: Any, at: Location, depth: int) -> list[AtLeast]:
+        if not isinstance(raw, dict) or raw.keys() != {"conditions", "min_count"}:
+            self.refuse(at, "`min_should` takes `conditions` and `min_count`.")
+            return []
+        count = raw["min_count"]
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            self.refuse((*at, "min_count"), "`min_count` is a whole number from 0.")
+            return []
+        return [AtLeast(count, tuple(self.items(raw["conditions"], (*at, "conditions"), depth)))]
 
     def condition(self, raw: dict[str, Any], at: Location) -> Condition | None:
         before = len(self.problems.found)
         for key in raw:
             if key not in ("field", "operator", "value", "case_insensitive"):
-                self.unknown(key, (*at, key), "a condition")
-        fold = raw.get("case_insensitive", False)
-        if not isinstance(fold, bool):
-            self.refuse((*at, "case_insensitive"), "`case_insensitive` is true or false.")
+                self.refuse((*at, key), f"{key!r} is not part of a condition.")
+        fold = self.fold(raw, at)
         operator = "eq" if raw.get("operator") is None else raw["operator"]
         value = raw.get("value")
         if not isinstance(operator, str) or operator not in OPERATORS:
@@ -268,7 +260,8 @@ class _Parser:
         self, field: Any, field_at: Location, operator: str, raw: Any, at: Location, fold: bool = False
     ) -> Condition:
         self.conditions += 1
-        self.field(field, field_at)
+        if not operator.startswith("key."):
+            self.field(field, field_at)
         before = len(self.problems.found)
         value = lift(raw, at, self.problems)
         if len(self.problems.found) == before and not is_templated(value):
@@ -278,69 +271,79 @@ class _Parser:
                 self.refuse(at, f"{error}.")
         return Condition(field, operator, value, fold)
 
-    def qdrant(self, raw: dict[str, Any], at: Location) -> Filter | None:
+    def qdrant(self, raw: dict[str, Any], at: Location, depth: int) -> Filter | None:
         match raw:
             case {"has_id": ids, **rest} if not rest:
+                if self.nested:
+                    self.refuse((*at, "has_id"), "`has_id` asks for documents, and so cannot stand within `nested`.")
                 if isinstance(ids, list) and any(isinstance(item, int | float) for item in ids):
                     self.refuse((*at, "has_id"), "The ids of documents are texts.")
                 return self.build("document_id", at, "in", ids, (*at, "has_id"))
-            case {"is_empty": {"key": field}, **rest} if not rest:
-                return self.build(field, (*at, "is_empty", "key"), "is_null", True, at)
-            case {"is_null": {"key": field}, **rest} if not rest:
-                null = self.build(field, (*at, "is_null", "key"), "is_null", True, at)
-                return And((Condition(null.field, "exists", True), null))
-        before, found = len(self.problems.found), []
-        for test, asked in raw.items():
-            if test in ("match", "range") and isinstance(asked, dict):
-                found += self.tests(raw.get("key"), test, asked, at)
-            elif test in ("match", "range") and asked is not None:
-                self.refuse((*at, test), f"`{test}` is an object that says what to compare with.")
-            elif test != "key" and asked is not None:
-                self.unknown(test, (*at, test), "a condition")
-        if not found and len(self.problems.found) == before:
-            self.refuse(at, "This condition says nothing: it needs `match` or `range`.")
-        return all_of(found)
+            case {"has_vector": _, **rest} if not rest:
+                self.refuse((*at, "has_vector"), "'has_vector' is not offered by this server.", "not_offered")
+                return None
+            case {"nested": {"key": key, "filter": inner, **rest}} if not rest:
+                return self.within(key, inner, (*at, "nested"), depth)
+            case {"is_empty": {"key": key}, **rest} if not rest:  # all values are empty, so that none is not
+                found = self.keyed(key, (*at, "is_empty", "key"), "key.is_empty", False, at)
+                return Not(found) if found else None
+            case {"is_null": {"key": key}, **rest} if not rest:
+                return self.keyed(key, (*at, "is_null", "key"), "key.is_null", True, at)
+        fold = self.fold(raw, at)
+        try:
+            operator, value, place = qdrant.asked(raw)
+        except qdrant.Misread as error:
+            self.refuse((*at, *error.place), str(error))
+            return None
+        return self.keyed(raw["key"], (*at, "key"), operator, value, (*at, *place), fold)
 
-    def tests(self, field: Any, test: str, asked: dict[str, Any], at: Location) -> list[Condition]:
-        offered = _MATCHES if test == "match" else {name: name for name in COMPARISONS}
-        found = []
-        for name, value in asked.items():
-            if name not in offered:
-                self.unknown(name, (*at, test, name), f"`{test}`")
-            elif value is not None or test == "match":
-                found.append(self.build(field, (*at, "key"), offered[name], value, (*at, test, name)))
-        return found
+    def keyed(
+        self, key: Any, key_at: Location, operator: str, value: Any, at: Location, fold: bool = False
+    ) -> Condition | None:
+        if not self.key(key, key_at):
+            return None
+        return self.build(key, key_at, operator, value, at, fold)
+
+    def within(self, key: Any, raw: Any, at: Location, depth: int) -> Filter | None:
+        outer, self.nested = self.nested, True
+        before = len(self.problems.found)
+        found = all_of(self.items(raw, (*at, "filter"), depth))
+        if found is None and len(self.problems.found) == before:
+            self.refuse((*at, "filter"), "This filter is empty.")
+        self.nested = outer
+        return Nested(key, found) if self.key(key, (*at, "key")) and found else None
+
+    def key(self, key: Any, at: Location) -> bool:
+        before = len(self.problems.found)
+        try:
+            if not isinstance(key, str) or not 0 < len(key) <= 255:
+                raise ValueError("A key is a text of 1 to 255 characters.")
+            qdrant.steps(key)
+        except ValueError as error:
+            self.refuse(at, str(error))
+        else:
+            self.plain(key, at)
+        return len(self.problems.found) == before
+
+    def fold(self, raw: dict[str, Any], at: Location) -> bool:
+        fold = raw.get("case_insensitive", False)
+        if not isinstance(fold, bool):
+            self.refuse((*at, "case_insensitive"), "`case_insensitive` is true or false.")
+        return fold is True
 
     def field(self, field: Any, at: Location) -> None:
         if not isinstance(field, str) or not 0 < len(field) <= 255 or "" in field.split("."):
             self.refuse(at, "A field is a text of 1 to 255 characters: names joined by single dots.")
-        elif "{{" in field or _NOT_STORABLE.search(field):
+        else:
+            self.plain(field, at)
+
+    def plain(self, field: str, at: Location) -> None:
+        if "{{" in field or NOT_STORABLE.search(field):
             self.refuse(at, "A field takes no template, no U+0000 and no half of a surrogate pair.")
 
     def operator(self, operator: Any, at: Location) -> None:
-        if isinstance(operator, str) and operator in _NOT_OFFERED:
-            self.refuse(at, f"The operator {operator!r} is not offered by this server.", "not_offered")
-        else:
-            valid = ", ".join(sorted(OPERATORS))
-            self.refuse(at, f"There is no operator {operator!r}; there are {valid}.", "unknown_operator")
-
-    def unknown(self, key: str, at: Location, of: str) -> None:
-        if key in _QDRANT_ONLY:
-            self.refuse(at, f"{key!r} is not offered by this server.", "not_offered")
-        else:
-            self.refuse(at, f"{key!r} is not part of {of}.")
+        valid = ", ".join(sorted(OPERATORS))
+        self.refuse(at, f"There is no operator {operator!r}; there are {valid}.", "unknown_operator")
 
     def refuse(self, at: Location, message: str, code: str = "bad_filter") -> None:
         self.problems.add(at, code, message)
-
-
-def _is_qdrant(raw: dict[str, Any]) -> bool:
-    """Whether this is a condition of Qdrant's, and not the shorthand for fields of such names."""
-    if "key" in raw:
-        return bool(raw.keys() & ({"match", "range"} | _QDRANT_ONLY))
-    match raw:
-        case {"has_id": list() | str() | Template()} | {"has_vector": str()}:
-            return len(raw) == 1
-        case {"is_empty": {"key": _}} | {"is_null": {"key": _}} | {"nested": {"key": _}}:
-            return len(raw) == 1
-    return False

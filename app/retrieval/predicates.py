@@ -4,24 +4,40 @@ A field stands for the values at its path, arrays opened (two deep, as jsonpath 
 `a.0` is the key "0" of `a`, never an index. A missing field matches `ne`, `nin`, `is_null` and `eq` null.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, REGCONFIG
 from sqlalchemy.types import TypeEngine
 
-from app.retrieval.filters import And, Condition, Filter, Not, Or, check_value
+from app.retrieval import geo
+from app.retrieval.conditions import (
+    NO_VARIABLE,
+    among,
+    bind,
+    decided,
+    each,
+    exists,
+    is_long,
+    keys_of,
+    like,
+    quoted,
+    to_text,
+)
+from app.retrieval.filters import And, AtLeast, Condition, Filter, Nested, Not, Or
+from app.retrieval.keyed import Keyed, values_at
+from app.retrieval.operators import AREAS, LISTS
 from app.retrieval.plan import Binds
 from app.retrieval.templates import is_templated
 
 _COMPARE = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _ENGLISH = sa.literal_column("'english'::regconfig", REGCONFIG)
+_ZERO = sa.literal_column("0", sa.Integer)
 _STRINGS = sa.literal_column("""'["string"]'::jsonb""", JSONB)
-_NO_VARIABLE = sa.literal_column("'{}'::jsonb", JSONB)
 
 
 class FieldAccess(Protocol):
@@ -39,10 +55,23 @@ def predicate(filter_: Filter, target: FieldAccess, binds: Binds, hint: str) -> 
             return sa.or_(*(predicate(item, target, binds, hint) for item in filter_.items))
         case Not():
             return sa.not_(predicate(filter_.item, target, binds, hint))
+        case AtLeast():
+            passed = (sa.cast(predicate(item, target, binds, hint), sa.Integer) for item in filter_.items)
+            return sum(passed, start=_ZERO) >= sa.literal_column(str(filter_.count), sa.Integer)
+        case Nested():
+            objects = values_at(filter_.key, target, binds, hint, objects=True)
+            return objects.any(lambda one: predicate(filter_.item, _fields_of(one), binds, hint))
+        case Condition() if filter_.operator.startswith("key."):
+            return Keyed(filter_, values_at(filter_.field, target, binds, hint), binds, hint).expression()
         case Condition():
             jsonb, path = target(filter_.field)
-            steps = "".join(f".{_quoted(key)}" for key in path)
+            steps = "".join(f".{quoted(key)}" for key in path)
             return _Lowering(filter_, jsonb, f"${steps}", binds, hint).expression()
+
+
+def _fields_of(value: sa.ColumnElement[Any]) -> FieldAccess:
+    """Finds a field within one object."""
+    return lambda field: (value, tuple(field.split(".")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +104,28 @@ class _Lowering:
                 return self.found_by("plainto_tsquery")
             case "phrase", _:
                 return self.found_by("phraseto_tsquery")
+            case operator, _ if operator in AREAS:
+                return self.within(operator)
             case _:
                 return self.passes()
 
     def passes(self) -> sa.ColumnElement[bool]:
         """Whether one of the values passes the operator's test."""
+        if self.asked.operator in LISTS and is_long(self.asked):
+            return self.is_listed()
         path = self.bind("path", JSONPATH(), lambda value: f"{self.path} ? ({_test(self.asked, value)})")
         if self.asked.operator in ("text", "ends_with", "regex"):  # like_regex takes no variable: it is in the path
             return self.exists(path)
-        return self.exists(path, self.bind("value", JSONB(), lambda value: _json({"v": value})))
+        return self.exists(path, self.bind("value", JSONB(), lambda value: to_text({"v": value})))
+
+    def is_listed(self) -> sa.ColumnElement[bool]:
+        """Whether one of the values is in the list, which is looked up; numbers as they are without trailing zeros."""
+        value = each(self.jsonb, self.constant(f"{self.path}[*][*]"))
+        text = sa.cast(value, sa.Text)
+        number = sa.cast(sa.func.trim_scale(sa.cast(value, sa.Numeric)), sa.Text)
+        is_number = sa.func.jsonb_typeof(value) == sa.literal_column("'number'")
+        keys = self.bind("keys", JSONB(), lambda wanted: keys_of(map(_plain, wanted)))
+        return among(value, sa.case((is_number, number), else_=text), keys)
 
     def is_null(self) -> sa.ColumnElement[bool]:
         """Whether there is no value but null: a field that is missing and one that is null are the same to most."""
@@ -92,15 +134,21 @@ class _Lowering:
     def equals_whole(self) -> sa.ColumnElement[bool]:
         """Equality with an array, or with an object, which an array may hold; jsonpath compares scalars only."""
         path = self.constant(self.path if isinstance(self.asked.value, list) else f"{self.path}[*]")
-        found = sa.func.jsonb_path_query(self.jsonb, path, _NO_VARIABLE, sa.true()).column_valued("v")
-        return sa.select(sa.literal_column("1")).where(found == self.bind("value", JSONB(), _json)).exists()
+        found = sa.func.jsonb_path_query(self.jsonb, path, NO_VARIABLE, sa.true()).column_valued("v")
+        return sa.select(sa.literal_column("1")).where(found == self.bind("value", JSONB(), to_text)).exists()
 
     def found_by(self, query: str) -> sa.ColumnElement[bool]:
         """Full-text search, in English, over the strings among the values."""
         path = self.constant(f'{self.path} ? (@.type() == "string")')
-        strings = sa.func.jsonb_path_query_array(self.jsonb, path, _NO_VARIABLE, sa.true())
+        strings = sa.func.jsonb_path_query_array(self.jsonb, path, NO_VARIABLE, sa.true())
         words = getattr(sa.func, query)(_ENGLISH, self.bind("value", sa.Text(), str))
-        return _decided(sa.func.jsonb_to_tsvector(_ENGLISH, strings, _STRINGS).bool_op("@@")(words))
+        return decided(sa.func.jsonb_to_tsvector(_ENGLISH, strings, _STRINGS).bool_op("@@")(words))
+
+    def within(self, shape: str) -> sa.ColumnElement[bool]:
+        """Whether a value is a point in the area."""
+        value = each(self.jsonb, self.constant(self.path))
+        inside = geo.within(shape, value, self.bind, self.binds, self.hint, arrays=True)
+        return sa.select(sa.literal_column("1")).select_from(value.scalar_alias).where(inside).exists()
 
     def flag(self, holds: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         """Whether this holds, or does not, as the value says."""
@@ -109,24 +157,22 @@ class _Lowering:
         return holds if self.asked.value else sa.not_(holds)
 
     def exists(
-        self, path: sa.ColumnElement[Any], variable: sa.ColumnElement[Any] = _NO_VARIABLE
+        self, path: sa.ColumnElement[Any], variable: sa.ColumnElement[Any] = NO_VARIABLE
     ) -> sa.ColumnElement[bool]:
-        return _decided(sa.func.jsonb_path_exists(self.jsonb, path, variable, sa.true()))
+        return decided(exists(self.jsonb, path, variable))
 
     def constant(self, path: str) -> sa.ColumnElement[Any]:
         return self.binds.add(f"{self.hint}_path", JSONPATH(), path)
 
     def bind(self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]) -> sa.ColumnElement[Any]:
-        """What `convert` makes of the value: now of a literal, at each request of a template."""
-        name, asked = f"{self.hint}_{what}", self.asked
-        if not is_templated(asked.value):
-            return self.binds.add(name, type_, convert(asked.value))
+        return bind(self.binds, self.hint, self.asked, what, type_, convert)
 
-        def filled(value: Any) -> Any:
-            check_value(asked.operator, value)
-            return convert(value)
 
-        return self.binds.add(name, type_, asked.value, filled)
+def _plain(value: Any) -> str:
+    """A scalar's JSON; a number as PostgreSQL writes it, without exponent and trailing zeros."""
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize() + 0, "f")
+    return to_text(value)
 
 
 def _test(asked: Condition, value: Any) -> str:
@@ -139,34 +185,16 @@ def _test(asked: Condition, value: Any) -> str:
                 raise ValueError(f"`{asked.operator}` needs a text, a number or a boolean from an input")
             texts = [re.escape(item) for item in values if isinstance(item, str) and fold]
             pattern = f"^(?:{'|'.join(texts)})$"
-            return "@ == $v[*]" + (f" || {_like(pattern, fold)}" if texts else "")
+            return "@ == $v[*]" + (f" || {like(pattern, fold)}" if texts else "")
         case "contains":
-            return "@ == $v" + (f" || {_like(value, fold + 'q')}" if isinstance(value, str) else "")
+            return "@ == $v" + (f" || {like(value, fold + 'q')}" if isinstance(value, str) else "")
         case "starts_with":
-            return _like(f"^{re.escape(value)}", fold) if fold else "@ starts with $v"
+            return like(f"^{re.escape(value)}", fold) if fold else "@ starts with $v"
         case "ends_with":
-            return _like(f"{re.escape(value)}$", fold)
+            return like(f"{re.escape(value)}$", fold)
         case "text":
-            return _like(value, "iq")
+            return like(value, "iq")
         case "regex":
-            return _like(value, fold)
+            return like(value, fold)
         case operator:
             return f"@ {_COMPARE[operator]} $v"
-
-
-def _like(pattern: str, flags: str) -> str:
-    return f"@ like_regex {_quoted(pattern)}" + (f' flag "{flags}"' if flags else "")
-
-
-def _quoted(text: str) -> str:
-    """A jsonpath string; those of JSON are all among them."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _decided(expression: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """True or false: NULL is false, so that NOT may be trusted."""
-    return sa.func.coalesce(expression, sa.false(), type_=sa.Boolean())

@@ -164,7 +164,7 @@ def three(api: Api) -> Api:
         ({"filters": {"mode": "MANAGED"}}, [0]),
         ({"filters": {"mode": "MANAGED"}, "case_sensitive": True}, []),
         ({"filters": {"NOT": [{"field": "mode", "operator": "eq", "value": "managed"}]}}, [1, 2]),
-        ({"filters": {"must": [{"key": "namespace_name", "match": {"text": "gam"}}]}}, [2]),
+        ({"filters": {"must": [{"key": "namespace_name", "match": {"substring": "gam"}}]}}, [2]),
         ({"sort": {"field": "namespace_name", "direction": "desc"}}, None),
         ({"sorts": [{"field": "created_at", "direction": "desc"}]}, [2, 1, 0]),
         ({"sort": {"field": "mode"}}, [0, 1, 2]),
