@@ -14,6 +14,7 @@ from app.cli import main
 from app.domain.access import SCOPES
 from app.inference.providers import PROVIDERS
 from app.inference.registry import Inference
+from app.inference.rerankers.registry import Options as Reranker
 from app.main import create_app
 from app.retrieval.stages import REGISTRY
 from app.retrieval.stages.base import Stage
@@ -48,7 +49,8 @@ def stages_page() -> str:
 
 
 def _stage(stage: type[Stage]) -> str:
-    rows = "".join(_parameter(field) for field in msgspec.structs.fields(stage))
+    fields = msgspec.structs.fields(stage)
+    rows = "".join(_parameter(field, stage.defaults.get(field.name)) for field in fields)
     missing = (
         f"\nNot offered: {', '.join(f'`{name}`' for name in sorted(stage.not_offered))}.\n" if stage.not_offered else ""
     )
@@ -56,9 +58,10 @@ def _stage(stage: type[Stage]) -> str:
     return f"\n## {stage.stage_id} ({stage.stage_type})\n\n{inspect.getdoc(stage)}\n\n{table}{missing}"
 
 
-def _parameter(field: msgspec.structs.FieldInfo) -> str:
-    default = "required" if field.required else f"`{field.default_factory() if _made(field) else field.default!r}`"
-    return f"| `{field.name}` | {_type(field.type)} | {default} |\n"
+def _parameter(field: msgspec.structs.FieldInfo, template: Any = None) -> str:
+    plain = field.default_factory() if _made(field) else field.default
+    default = "required" if field.required else f"`{plain if template is None else template!r}`"
+    return f"| `{field.encode_name}` | {_type(field.type)} | {default} |\n"
 
 
 def _made(field: msgspec.structs.FieldInfo) -> bool:
@@ -88,7 +91,13 @@ def services_page() -> str:
         "`settings` and `description`. It needs a key with the scope `admin`. A service that lacks something on this "
         "server (a key, a file, a package) can be made and mapped; its `reason` says what to do.\n"
     )
-    return GENERATED + text + "".join(_provider(name, made.Options) for name, made in PROVIDERS.items())
+    rerankers = (
+        "\n# Rerankers\n\nThe stage `rerank` names one by `inference_name`; without it, that is `late_interaction`, "
+        "which is built in. `PGRETRIEVE_RERANKERS` makes others known by other names, each of one of these kinds:\n"
+    )
+    providers = "".join(_provider(name, made.Options) for name, made in PROVIDERS.items())
+    kinds = "".join(_provider(str(kind.__struct_config__.tag), kind) for kind in get_args(Reranker))
+    return GENERATED + text + providers + rerankers + kinds
 
 
 def _provider(name: str, options: type[msgspec.Struct]) -> str:

@@ -5,6 +5,7 @@ Names are `PGRETRIEVE_` plus the field in capitals, but for the three that have 
 """
 
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
@@ -71,6 +72,10 @@ class Settings(BaseSettings):
     max_stages: int = Field(20, ge=1, description="Stages in one retriever.")
     max_searches: int = Field(10, ge=1, description="Searches in one `feature_search` stage.")
     max_top_k: int = Field(5_000, ge=1, description="Largest `top_k` and `final_top_k`.")
+    max_host_rows: int = Field(
+        1_000, ge=1, le=10_000, description="Documents that go from a statement to a stage on the host; more are told."
+    )
+    max_query_words: int = Field(256, ge=1, le=10_000, description="Words of one lexical query that count, the first.")
     max_filter_depth: int = Field(8, ge=1, le=50, description="How deep filters may nest.")
     max_filter_conditions: int = Field(200, ge=1, description="Conditions in one filter.")
     max_page_size: int = Field(1_000, ge=1, description="Largest `limit` of a list.")
@@ -100,6 +105,9 @@ class Settings(BaseSettings):
     hnsw_m: int = Field(16, ge=2, le=100, description="HNSW: links of an element in each layer.")
     hnsw_ef_construction: int = Field(64, ge=4, le=1000, description="HNSW: candidate list while building.")
     hnsw_ef_search: int = Field(100, ge=1, le=1000, description="HNSW: candidate list while searching, at least.")
+    estimate_seconds: float = Field(
+        60, ge=0, description="How long the estimate of what a filter keeps is believed; 0 asks for each execution."
+    )
     index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
 
@@ -145,6 +153,38 @@ class Settings(BaseSettings):
     inference_threads: int = Field(2, ge=1, le=256, description="Threads of the local models.")
     max_text_chars: int = Field(100_000, ge=1, description="Longest text that is embedded, in characters.")
     max_inference_texts: int = Field(256, ge=1, description="Texts in one `POST /v1/inference`.")
+    rerankers: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Further rerankers for the stage `rerank`, as JSON: "
+        '`{"mine": {"kind": "tei", "base_url": "http://…"}}` ([kinds](services.md#rerankers)).',
+    )
+
+    # Language models and other servers
+    chat_base_url: str | None = Field(
+        None,
+        description="Endpoint that speaks OpenAI's chat protocol, for the stages that ask a language model. "
+        "Default: that of the `openai_*` services, with its key.",
+    )
+    chat_api_key: SecretStr | None = Field(None, description="Key for that endpoint, where it asks for one.")
+    chat_model: str = Field("gpt-4o-mini", description="Model that is asked where a stage names none.")
+    chat_timeout_s: float = Field(20.0, gt=0, description="Longest call to it, with its retries and its wait.")
+    chat_concurrency: int = Field(8, ge=1, le=1000, description="Calls of a process to it at a time; others wait.")
+    chat_max_prompt_chars: int = Field(200_000, ge=100, description="Longest prompt, in characters.")
+    chat_max_calls: int = Field(100, ge=1, description="Calls to it by one stage of one execution.")
+    chat_max_tokens: int = Field(
+        200_000, ge=1, description="Tokens, read and written, after which one stage of one execution makes no call."
+    )
+    fetch_networks: str = Field(
+        "",
+        description="Networks outside the public Internet that `api_call` may reach all the same, as "
+        "`10.1.0.0/16,fd00::/8`.",
+    )
+    fetch_max_bytes: int = Field(10 * 2**20, ge=1024, description="Largest answer that it reads, in bytes.")
+    secret_hosts: str = Field(
+        "",
+        description="Hosts that `api_call` may send secrets to, as `api.example.com,*.example.org`. None by default, "
+        "since whoever writes a retriever chooses where its requests go.",
+    )
 
     # Operation
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")

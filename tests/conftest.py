@@ -82,13 +82,23 @@ def openai() -> Iterator[OpenAIServer]:
 
 @pytest.fixture(scope="session")
 def settings(openai: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The defaults, but for the endpoint of OpenAI and a port of its own; the worker is run by tests that need it."""
+    """The defaults, but for endpoints of this machine and a port of its own; the worker is run where it is needed."""
     return Settings(
         data_dir=tmp_path_factory.mktemp("data"),
         port=0,
         worker=False,
         openai_api_key=SecretStr(openai.key),
         openai_base_url=openai.base_url,
+        rerankers={
+            "tei": {
+                "kind": "tei",
+                "base_url": openai.base_url.replace("/v1", "/tei"),
+                "api_key_ref": "PGRETRIEVE_SECRET_RERANK",
+            },
+            "down": {"kind": "tei", "base_url": "http://127.0.0.1:1"},
+        },
+        fetch_networks="127.0.0.0/8",
+        secret_hosts="127.0.0.1",
         lock_timeout_ms=300,
         lock_attempts=3,
     )

@@ -1,4 +1,5 @@
-"""An endpoint on 127.0.0.1 that speaks OpenAI's embeddings protocol; texts that share words get near vectors.
+"""An endpoint on 127.0.0.1 that speaks OpenAI's protocol: embeddings (texts that share words get near vectors) and
+chat; and two protocols of rerankers.
 
 with OpenAIServer() as server:
     settings = settings_of(openai_api_key=server.key, openai_base_url=server.base_url)
@@ -24,6 +25,8 @@ Message = MutableMapping[str, Any]
 Vector = NDArray[np.float32]
 
 DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
+CHAT_MODELS = ("gpt-4o-mini", "gpt-4o")
+OTHER_KEY = "sk-brought-0123456789"
 MAX_INPUTS = 2048
 MAX_TOKENS = 8192  # words here
 
@@ -39,6 +42,10 @@ class OpenAIServer:
         self.quote_key = False
         """Whether an error of `statuses` quotes the key that came."""
         self.answer: Answer = "right"
+        self.keys: list[str] = []
+        """The keys that came."""
+        self.chat: Callable[[str, dict[str, Any]], Any] = echo
+        """What a model answers to a prompt and the whole request: a text, or JSON."""
         self.retry_after_ms: int | None = 1
         """What errors ask clients to wait; short, so that retries are."""
         self.hold: threading.Event | None = None
@@ -94,7 +101,7 @@ class OpenAIServer:
         await send({"type": "http.response.body", "body": content})
 
     def _respond(self, route: str, key: str, body: bytes) -> tuple[int, bytes]:
-        if route != "POST /v1/embeddings":
+        if route not in ("POST /v1/embeddings", "POST /v1/chat/completions", "POST /v1/rerank", "POST /tei/rerank"):
             return _error(404, f"Invalid URL ({route})")
         request = json.loads(body)
         self.requests.append(request)
@@ -102,14 +109,49 @@ class OpenAIServer:
             status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
             if status >= 300:
                 return _error(status, f"Told to fail. Key: {key}" if self.quote_key else "Told to fail.")
-        if key != self.key:
+        self.keys.append(key)
+        if key not in (self.key, OTHER_KEY):
             return _error(401, f"Incorrect API key provided: {key}.")
+        if route == "POST /v1/chat/completions":
+            return self._chat(request)
+        if route.endswith("/rerank"):
+            return self._rerank(request)
         if request.get("model") not in DIMENSIONS:
             return _error(404, f"The model `{request.get('model')}` does not exist.")
         texts = [request["input"]] if isinstance(request["input"], str) else request["input"]
         if problem := _problem(texts):
             return _error(400, problem)
         return 200, json.dumps(self._embeddings(texts, request)).encode()
+
+    def _chat(self, request: dict[str, Any]) -> tuple[int, bytes]:
+        if request.get("model") not in CHAT_MODELS:
+            return _error(404, f"The model `{request.get('model')}` does not exist.")
+        said = request["messages"][-1]["content"]
+        prompt = said if isinstance(said, str) else said[0]["text"]
+        answer = self.chat(prompt, request)
+        content = answer if isinstance(answer, str) else json.dumps(answer)
+        most = request.get("max_tokens") or request.get("max_completion_tokens") or 10_000
+        words = content.split(" ")
+        choice = {
+            "index": 0,
+            "finish_reason": "length" if len(words) > most else "stop",
+            "message": {"role": "assistant", "content": " ".join(words[:most])},
+        }
+        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": min(len(words), most)}
+        return 200, json.dumps({"model": request["model"], "choices": [choice], "usage": usage}).encode()
+
+    def _rerank(self, request: dict[str, Any]) -> tuple[int, bytes]:
+        """More of the query's words is better; in the order of the scores, as servers answer."""
+        words = set(request["query"].lower().split())
+        texts = request.get("documents") or request["texts"]
+        scores = [len(words & set(text.lower().split())) / (1 + len(words)) for text in texts]
+        places = sorted(range(len(texts)), key=lambda place: -scores[place])
+        if self.answer == "too_few":
+            places = places[1:]
+        if "texts" in request:
+            return 200, json.dumps([{"index": n, "score": scores[n]} for n in places]).encode()
+        results = [{"index": n, "relevance_score": scores[n]} for n in places]
+        return 200, json.dumps({"results": results}).encode()
 
     def _embeddings(self, texts: list[str], request: dict[str, Any]) -> dict[str, Any]:
         dimension = request.get("dimensions") or DIMENSIONS[request["model"]]
@@ -139,6 +181,12 @@ class OpenAIServer:
         words = sum(len(text.split()) for text in texts)
         usage = {"prompt_tokens": words, "total_tokens": words}
         return {"object": "list", "data": data, "model": request["model"], "usage": usage}
+
+
+def echo(prompt: str, request: dict[str, Any]) -> Any:
+    """The prompt's first 20 words, in an object where JSON is asked for."""
+    said = " ".join(prompt.split()[:20])
+    return {"said": said} if "response_format" in request else said
 
 
 def embedded(text: str, full: int, dimension: int) -> Vector:

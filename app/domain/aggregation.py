@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.document_lists import JSON_NULL, json_value, matching, values_of
+from app.retrieval.aggregates import EMPTY_LIST, number, simple
 from app.retrieval.catalog import Catalog, Fields
 from app.retrieval.filters import Filter
 from app.retrieval.plan import Binds
@@ -180,56 +181,29 @@ def _time(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.case((is_time, sa.cast(text, sa.TIMESTAMP(timezone=True))))
 
 
-def _number(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.case((sa.func.jsonb_typeof(value) == "number", sa.cast(value, sa.Numeric)))
-
-
 def _range(value: sa.ColumnElement[Any], group: Group, binds: Binds, hint: str) -> sa.ColumnElement[Any]:
     """The range that a number is in, its upper boundary included, as `0-10`; the lowest includes both boundaries."""
-    number = _number(value)
+    amount = number(value)
     bounds = [binds.add(f"{hint}_boundary", sa.Numeric(), boundary) for boundary in group.ranges]
-    cases: list[Any] = [(number.is_(None), sa.null())]
+    cases: list[Any] = [(amount.is_(None), sa.null())]
     for n in range(len(bounds) - 1):
-        above = number >= bounds[n] if n == 0 else number > bounds[n]
+        above = amount >= bounds[n] if n == 0 else amount > bounds[n]
         label = binds.add(f"{hint}_range", sa.Text(), f"{group.ranges[n]}-{group.ranges[n + 1]}")
-        cases.append((sa.and_(above, number <= bounds[n + 1]), sa.func.to_jsonb(label)))
+        cases.append((sa.and_(above, amount <= bounds[n + 1]), sa.func.to_jsonb(label)))
     return sa.case(*cases, else_=sa.func.to_jsonb(binds.add(f"{hint}_outside", sa.Text(), group.outside)))
 
 
 def _metric(metric: Metric, rows: sa.CTE, n: int, orders: int) -> sa.ColumnElement[Any]:
     value = rows.c[f"f{n}"]
     order = [rows.c[f"o{k}"] for k in range(orders)]
-    there = value.is_not(None)
-    to_jsonb, count = sa.func.to_jsonb, sa.func.count
     match metric.function:
-        case "count":
-            return to_jsonb(count(value) if metric.field else count())
-        case "count_distinct":
-            return to_jsonb(count(value.distinct()))
-        case "sum":
-            return to_jsonb(sa.func.coalesce(sa.func.sum(_number(value)), 0))
-        case "avg":
-            return to_jsonb(sa.func.trim_scale(sa.func.avg(_number(value))))
-        case "min" | "max":
-            by = value.asc() if metric.function == "min" else value.desc()
-            return _nth(value, [by], there)
-        case "first" | "last":
-            by_order = [column.asc() if metric.function == "first" else column.desc() for column in order]
-            return _nth(value, by_order, None)
         case "push":
-            pushed = sa.func.jsonb_agg(aggregate_order_by(value, *order)).filter(there)
+            pushed = sa.func.jsonb_agg(aggregate_order_by(value, *order))
         case "add_to_set":
-            pushed = sa.func.jsonb_agg(aggregate_order_by(value.distinct(), value)).filter(there)
-    return sa.func.coalesce(pushed, sa.literal_column("'[]'::jsonb", JSONB))
-
-
-def _nth(
-    value: sa.ColumnElement[Any], order: Sequence[sa.ColumnElement[Any]], there: sa.ColumnElement[bool] | None
-) -> sa.ColumnElement[Any]:
-    """The first value in this order."""
-    values = sa.func.array_agg(aggregate_order_by(value, *order), type_=ARRAY(JSONB))
-    kept: Any = values if there is None else values.filter(there)
-    return sa.type_coerce(kept, ARRAY(JSONB))[1]
+            pushed = sa.func.jsonb_agg(aggregate_order_by(value.distinct(), value))
+        case function:
+            return simple(function, value if metric.field else None, order)
+    return sa.func.coalesce(pushed.filter(value.is_not(None)), EMPTY_LIST)
 
 
 def _having(value: sa.ColumnElement[Any], having: Having, binds: Binds, n: int) -> sa.ColumnElement[bool]:

@@ -3,21 +3,26 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
 
 from app.domain.embedding import embed_one
-from app.domain.runtime import Prepared, Runtime
-from app.errors import PgretrieveError
+from app.domain.planning import Request
+from app.domain.runtime import Bounded, Prepared, Runtime
+from app.domain.statements import rows_of, run_statement
+from app.errors import InvalidRequest, PgretrieveError, Problem
 from app.inference.base import Task
+from app.inference.fetching import NotFetched, host_of, is_listed
+from app.inference.references import Secrets
+from app.inference.rerankers.registry import DEFAULT
+from app.inference.tokenizers import cut
 from app.retrieval import templates
-from app.retrieval.compiler import compile_plan
-from app.retrieval.executor import Page, Versions, execute, fill_binds
-from app.retrieval.host import Row
-from app.retrieval.pipeline import Segment, Step
+from app.retrieval.executor import Page, Rows
+from app.retrieval.filters import Filter
+from app.retrieval.host import Completion, Prompt, Row
+from app.retrieval.pipeline import Pipeline, Step
 from app.retrieval.stages.attribute_filter import AttributeFilter
 from app.retrieval.stages.base import Stage
 from app.retrieval.vectors import Vector
@@ -25,6 +30,8 @@ from app.telemetry import Timings
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+INPUTS = ("body", "inputs")
 
 
 @dataclass(slots=True)
@@ -37,15 +44,33 @@ class Hosting:
     context: Mapping[str, Sequence[Row]]
     deadline: float
     timings: Timings
+    stage: Mapping[str, Any] = field(default_factory=dict)  # what templates see as STAGE
+    first: bool = False
+    filters: Filter | None = None  # of the request: for what a stage finds by itself
     told: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    _context: dict[str, Any] | None = None
 
     @property
     def left_s(self) -> float:
         return max(0.001, self.deadline - time.monotonic())
 
     def fill(self, value: Any, row: Row | None = None, **names: Any) -> Any:
-        return templates.fill(value, self.inputs)
+        if self._context is None:
+            alias = {name: [document_of(row) for row in rows] for name, rows in self.context.items()}
+            self._context = {**alias, "namespace_id": self.prepared.catalog.namespace_id}
+        context = {**self._context, **names.pop("context", {})}
+        secrets = Secrets(self.runtime.settings)
+        known = {"context": context, "stage": self.stage, "secret": secrets, **names}
+        if row is not None:
+            known.setdefault("doc", document_of(row))
+        try:
+            return templates.fill(value, self.inputs, known)
+        except templates.MissingInput as error:
+            message = f"The input {error.name!r} is needed by this retriever."
+            raise InvalidRequest([Problem((*INPUTS, error.name), "missing_input", message)]) from None
+        except ValueError as error:
+            raise InvalidRequest([Problem(INPUTS, "bad_input", f"{error}.")]) from None
 
     def tell(self, key: str, value: Any) -> None:
         self.told[key] = value
@@ -65,46 +90,88 @@ class Hosting:
                 except PgretrieveError as error:
                     return error
 
-        return list(await asyncio.gather(*(one(item) for item in items)))
+        tasks = [asyncio.create_task(one(item)) for item in items]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:  # none goes on for an answer that nobody waits for
+                task.cancel()
 
     async def embed(self, service: str, text: str, task: Task) -> Vector:
         return await embed_one(self.runtime, service, text, task)
 
+    async def rerank(self, name: str | None, query: str, texts: Sequence[str], limit_s: float) -> list[float]:
+        rerankers = self.runtime.inference.rerankers
+        return await rerankers.scores(name or DEFAULT, query, texts, min(limit_s, self.left_s))
+
+    async def chat(self, prompt: Prompt, limit_s: float | None = None) -> Completion:
+        settings = self.runtime.settings
+        cost = self.told.setdefault("llm", {"calls": 0, "input_tokens": 0, "output_tokens": 0})
+        spent = cost["input_tokens"] + cost["output_tokens"]
+        if cost["calls"] >= settings.chat_max_calls or spent >= settings.chat_max_tokens:
+            message = (
+                f"A stage may make {settings.chat_max_calls:,} calls to the language model, and none after "
+                f"{settings.chat_max_tokens:,} tokens (PGRETRIEVE_CHAT_MAX_CALLS, PGRETRIEVE_CHAT_MAX_TOKENS): put a "
+                "limit before it."
+            )
+            raise InvalidRequest([Problem(("body", "stages"), "budget_spent", message)])
+        cost["calls"] += 1
+        answer = await self.runtime.inference.chat.complete(prompt, min(limit_s or self.left_s, self.left_s))
+        cost["model"] = answer.model
+        cost["input_tokens"] += answer.input_tokens
+        cost["output_tokens"] += answer.output_tokens
+        return answer
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        json: Any = None,
+        limit_s: float,
+        max_bytes: int | None,
+        domains: Sequence[str],
+        secret: bool,
+        per_minute: int | None = None,
+    ) -> tuple[int, bytes]:
+        if not is_listed(host_of(url), domains):
+            raise NotFetched(f"{host_of(url)} is not one of the stage's allowed_domains.", code="domain_refused")
+        hosts = self.runtime.settings.secret_hosts.split(",")
+        if secret and not is_listed(host_of(url), hosts):
+            message = f"No secret is sent to {host_of(url)}: its host is not one of PGRETRIEVE_SECRET_HOSTS."
+            raise InvalidRequest([Problem(("body", "stages"), "secret_refused", message)])
+        limit_s = min(limit_s, self.left_s)
+        got = await self.runtime.inference.fetcher.fetch(
+            method, url, headers=headers, json=json, limit_s=limit_s, max_bytes=max_bytes, per_minute=per_minute
+        )
+        return got.status, got.content
+
+    async def cut(self, tokenizer: str, text: str, most: int | None = None) -> tuple[str, int]:
+        return await cut(tokenizer, text, most)
+
     async def matching(self, condition: Any, rows: Sequence[Row]) -> list[bool]:
-        kept = await self._answered([AttributeFilter(conditions=condition)], rows, self.inputs)
-        ranks = {hit[0] for hit, _ in kept}
+        found = await self._answered([AttributeFilter(conditions=condition)], rows, self.inputs)
+        ranks = {hit[0] for hit in found.hits}
         return [rank in ranks for rank in range(1, len(rows) + 1)]
 
     async def run(self, stages: Sequence[Stage], rows: Sequence[Row] | None, inputs: Mapping[str, Any]) -> list[Row]:
-        found = await self._answered(stages, rows, inputs)
-        decode = msgspec.json.decode
-        return [Row(hit[1], hit[2], decode(fields or hit[4] or "{}"), hit[3:]) for hit, fields in found]
+        return rows_of(await self._answered(stages, rows, inputs))
 
-    async def _answered(
-        self, stages: Sequence[Stage], rows: Sequence[Row] | None, inputs: Mapping[str, Any]
-    ) -> list[tuple[tuple[Any, ...], str | None]]:
-        """The hits of SQL stages with their fields, at most as many as host stages may see."""
-        runtime, prepared = self.runtime, self.prepared
-        segment = Segment(0, tuple(Step(stage.stage_id, stage) for stage in stages))
-        plan = compile_plan(
-            segment,
-            prepared.catalog,
-            runtime.limits,
-            retriever_id=prepared.retriever_id,
-            provided=frozenset(inputs),
-            filters=prepared.within,
-            ef_search=runtime.settings.hnsw_ef_search,
-            after_host=rows is not None,
-        )
-        values = await fill_binds(plan, inputs, partial(embed_one, runtime))
-        if rows is not None:
-            given = [
-                {"document_id": row.document_id, "score": row.score, "rank": rank, "fields": row.fields}
-                for rank, row in enumerate(rows, start=1)
-            ]
-            values["rows"] = msgspec.json.encode(given).decode()
-        limit_ms = max(1, min(runtime.settings.statement_timeout_ms, int(self.left_s * 1000)))
-        versions = Versions(prepared.catalog.version, prepared.version)
-        page, limits = Page(limit=runtime.limits.host_rows), {"statement_timeout": f"{limit_ms}ms"}
-        found = await execute(runtime.engine, plan, versions, values, page, limits, self.timings)
-        return list(zip(found.hits, found.fields, strict=True))
+    async def _answered(self, stages: Sequence[Stage], rows: Sequence[Row] | None, inputs: Mapping[str, Any]) -> Rows:
+        """What SQL stages answer, at most as many rows as host stages may see."""
+        steps = tuple(Step(stage.stage_id, stage) for stage in stages)
+        prepared = replace(self.prepared, pipeline=Pipeline(steps, frozenset(inputs)), plans=Bounded(len(steps) + 1))
+        page = Page(limit=self.runtime.limits.host_rows)
+        request = Request(inputs, self.filters if rows is None else None, page, ())
+        planned, found = await run_statement(self.runtime, prepared, request, 0, rows, page, self.left_s, self.timings)
+        for condition in planned.plan.relaxed:
+            self.warn(f"The condition {condition} was left out, since its input is missing.")
+        return found
+
+
+def document_of(row: Row) -> dict[str, Any]:
+    """What templates see as DOC: the row's fields, and the system's beside them."""
+    collection, metadata = (row.stored[0], row.stored[2]) if row.stored else (None, "{}")
+    system = {"document_id": row.document_id, "score": row.score, "collection_id": collection}
+    return {"metadata": msgspec.json.decode(metadata), **row.fields, **system}

@@ -197,11 +197,24 @@ def learn(runtime: Runtime, planned: Planned, told: Mapping[str, Mapping[str, An
     """Where iteration gave up before it had found enough, the next search of this kind is exact at once."""
     for shape in planned.plan.shapes:
         place = planned.sizes.get(shape.key)
-        if place is not None and _exhausted(shape, told):
-            until = time.monotonic() + runtime.settings.estimate_seconds
-            runtime.estimates.put(place, Known(0, until))
+        if place is not None and _told_of(shape, told).get("exhausted"):
+            runtime.estimates.put(place, Known(0, time.monotonic() + runtime.settings.estimate_seconds))
 
 
-def _exhausted(shape: SearchShape, told: Mapping[str, Mapping[str, Any]]) -> bool:
+def report(planned: Planned, prefix: str, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a stage told; of each of its searches also its plan, what was asked of it, and what its filter may keep."""
+    searches = []
+    for shape in planned.plan.shapes:
+        if shape.prefix == prefix:
+            choice = planned.choices.get(shape.key)
+            about = {"index": shape.index, "asked": shape.rows, "plan": choice.strategy if choice else "exact"}
+            if choice is not None and shape.kept is not None:
+                about["estimated"] = choice.estimated
+            searches.append({"search": shape.number, **about, **_told_of(shape, told)})
+    found = dict(told.get(prefix, {}))
+    return {**found, "searches": searches} if searches else found
+
+
+def _told_of(shape: SearchShape, told: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     searches = told.get(shape.prefix, {}).get("searches") or []
-    return any(search.get("exhausted") for search in searches if search.get("search") == shape.number)
+    return next((search for search in searches if search.get("search") == shape.number), {})

@@ -4,21 +4,19 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import msgspec
-
 from app.domain import planning
-from app.domain.embedding import embed_one
 from app.domain.hosting import Hosting
 from app.domain.planning import Request, ignore
 from app.domain.runtime import Prepared, Runtime
+from app.domain.statements import rows_of, run_statement
 from app.errors import PgretrieveError, Unavailable
-from app.retrieval.executor import Page, Rows, execute, fill_binds
+from app.retrieval.executor import Page, Rows
 from app.retrieval.host import Row
 from app.retrieval.pipeline import Segment, Step
 from app.retrieval.plan import Plan
+from app.retrieval.stages.base import HostStage
 from app.telemetry import Timings
 
 
@@ -73,35 +71,26 @@ class Run:
                     self._page_of(rows)
             else:
                 found = await self._sql(n, segment, rows, self.request.page if last else None)
-                rows = [] if last else self._as_rows(found)
+                rows = [] if last else rows_of(found)
             self._keep(segment, rows if rows is not None else [])
         return self.ran
 
     async def _sql(self, n: int, segment: Segment, given: list[Row] | None, page: Page | None) -> Rows:
-        runtime, prepared, request = self.runtime, self.prepared, self.request
+        request, most = self.request, self.runtime.limits.host_rows
         started = self.timings.phases.get("db", 0.0)
-        planned = await planning.plan(runtime, prepared, request, n, after_host=given is not None, timings=self.timings)
-        plan = planned.plan
-        with self.timings("embed"):
-            values = await fill_binds(plan, planned.inputs, partial(embed_one, runtime))
-        if given is not None:
-            values["rows"] = msgspec.json.encode(_as_json(given)).decode()
-        most = runtime.limits.host_rows
-        window = page if page is not None else Page(limit=most)
-        limit_ms = min(runtime.settings.statement_timeout_ms, prepared.max_time_ms, max(1, int(self._left() * 1000)))
-        limits = {"statement_timeout": f"{limit_ms}ms"}
         for m, step in enumerate(segment.steps):
             request.observe("stage_start", self._about(step, segment.first + m))
-        request.observe("statement", {"segment": n, "plan": plan, "values": {**values, **window.binds()}})
-        found = await execute(runtime.engine, plan, prepared.versions, values, window, limits, self.timings)
-        self.ran.plans.append(plan)
+        planned, found = await run_statement(
+            self.runtime, self.prepared, request, n, given, page or Page(limit=most), self._left(), self.timings
+        )
+        self.ran.plans.append(planned.plan)
+        self.ran.warnings += planned.plan.warnings
         took = self.timings.phases["db"] - started
         for m, (step, count) in enumerate(zip(segment.steps, found.counts, strict=True)):
-            told = found.told.get(f"s{segment.first + m + 1}", {})
+            told = planning.report(planned, f"s{segment.first + m + 1}", found.told)
             ended = m == len(segment.steps) - 1
             pairs = [(hit[1], hit[2]) for hit in found.hits] if ended and request.observe is not ignore else []
             self._note(step, count, took if ended else 0.0, told, documents=pairs)
-        planning.learn(runtime, planned, found.told)
         if page is not None:
             self.ran.hits, self.ran.fields, self.ran.total = found.hits, found.fields, found.counts[-1]
         elif found.counts[-1] > most:
@@ -122,6 +111,7 @@ class Run:
             self.timings,
             stage={**about, "input_count": len(rows)},
             first=given is None,
+            filters=self.request.filters,
         )
         started, error = time.perf_counter(), None
         segment = Segment(0, (step,))
@@ -165,6 +155,7 @@ class Run:
             "stage_name": step.name,
             "stage_id": step.stage.stage_id,
             "stage_index": index,
+            "runs_on": "host" if isinstance(step.stage, HostStage) else "database",
             "total_stages": total,
         }
 
@@ -174,12 +165,6 @@ class Run:
 
     def _left(self) -> float:
         return self.deadline - time.monotonic()
-
-    def _as_rows(self, found: Rows) -> list[Row]:
-        return [
-            Row(hit[1], hit[2], msgspec.json.decode(fields if fields is not None else hit[4] or "{}"), hit[3:])
-            for hit, fields in zip(found.hits, found.fields, strict=True)
-        ]
 
     def _page_of(self, rows: list[Row]) -> None:
         """Cut the answered page out of the rows that the last stage made on the host."""
@@ -201,19 +186,12 @@ def _place(rows: Sequence[Row], page: Page) -> int:
     """How many rows come before the page: up to the document that it comes after, or to the place where that was."""
     after = page.after
     assert after is not None
-    ranks = [n for n, row in enumerate(rows, start=1) if row.document_id == after.document_id]
-    if ranks:
-        return min(ranks, key=lambda rank: abs(rank - (after.rank or rank)))
+    for shown in after.ids:
+        if ranks := [n for n, row in enumerate(rows, start=1) if row.document_id == shown]:
+            return min(ranks, key=lambda rank: abs(rank - (after.rank or rank)))
     if after.rank is not None:
         return after.rank - 1
     return max((n for n, row in enumerate(rows, start=1) if (row.score or 0.0) > (after.score or 0.0)), default=0)
-
-
-def _as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [
-        {"document_id": row.document_id, "score": row.score, "rank": rank, "fields": row.fields}
-        for rank, row in enumerate(rows, start=1)
-    ]
 
 
 def _told(failure: BaseException, step: Step, error: str) -> Exception:

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import numpy as np
 from tenacity import (
@@ -23,6 +24,8 @@ from app.settings import Settings
 # UTF-8 bytes in one call. OpenAI takes 300,000 tokens in a request, and no token is shorter than a byte.
 MAX_CALL_BYTES = 300_000
 BACKOFF = wait_exponential_jitter(multiplier=0.2, max=4, jitter=0.2)
+
+T = TypeVar("T")
 
 
 class Caller:
@@ -67,42 +70,59 @@ class Caller:
                 self._idle.set()
 
     async def _call(self, texts: Sequence[str], task: Task) -> Answer:
-        """One call and its retries, with the time limit for all of it: waiting for a turn, trying, backing off."""
-        limit = self._settings.inference_timeout_s
-        deadline = asyncio.get_running_loop().time() + limit
-        if self._gate is None:  # a model on this server: nothing to wait for, nothing that passes
-            return await self._once(texts, task, deadline)
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(PassingFailure),
-            stop=stop_after_attempt(1 + self._settings.inference_retries) | stop_before_delay(limit),
-            wait=_wait,
-            reraise=True,
-        )
-        try:
-            async for attempt in attempts:
-                with attempt:
-                    async with self._gate.turn(deadline):
-                        return await self._once(texts, task, deadline)
-        except PassingFailure as failure:
-            if failure.retry_after is not None:
-                failure.error.details |= {"retryable": True, "retry_after_seconds": math.ceil(failure.retry_after)}
-            raise failure.error from None
-        raise AssertionError("a last attempt answers or raises")
+        info = self.service.info
 
-    async def _once(self, texts: Sequence[str], task: Task, deadline: float) -> Answer:
-        info, limit = self.service.info, self._settings.inference_timeout_s
+        async def once() -> Answer:
+            answer = await self.service.embed_texts(texts, task)
+            check_answer(info, answer, len(texts))
+            return answer
+
+        settings = self._settings
+        return await answered(info.name, once, self._gate, settings.inference_timeout_s, settings.inference_retries)
+
+
+async def answered(
+    name: str,
+    once: Callable[[], Awaitable[T]],
+    gate: Gate | None,
+    limit: float,
+    retries: int,
+    setting: str = "PGRETRIEVE_INFERENCE_TIMEOUT_S",
+) -> T:
+    """What `once` answers, tried again where its failure may pass; `limit` seconds for all of it: waiting for a turn,
+    trying, backing off. `setting` is what bounds it."""
+    deadline = asyncio.get_running_loop().time() + limit
+
+    async def timed() -> T:
         try:
             async with asyncio.timeout_at(deadline):
-                answer = await self.service.embed_texts(texts, task)
+                return await once()
         except (PgretrieveError, PassingFailure):
             raise
         except TimeoutError:
-            message = f"{info.name} did not answer within {limit:g} s (PGRETRIEVE_INFERENCE_TIMEOUT_S)."
-            raise InferenceUnavailable(message, service=info.name) from None
+            message = f"{name} did not answer within {limit:g} s ({setting})."
+            raise InferenceUnavailable(message, service=name) from None
         except Exception as error:  # a service is a plug-in: whatever breaks in it, the caller learns which one it was
-            raise InferenceUnavailable(f"{info.name} failed ({type(error).__name__}).", service=info.name) from error
-        check_answer(info, answer, len(texts))
-        return answer
+            raise InferenceUnavailable(f"{name} failed ({type(error).__name__}).", service=name) from error
+
+    if gate is None:  # a model on this server: nothing to wait for, nothing that passes
+        return await timed()
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type(PassingFailure),
+        stop=stop_after_attempt(1 + retries) | stop_before_delay(limit),
+        wait=_wait,
+        reraise=True,
+    )
+    try:
+        async for attempt in attempts:
+            with attempt:
+                async with gate.turn(deadline):
+                    return await timed()
+    except PassingFailure as failure:
+        if failure.retry_after is not None:
+            failure.error.details |= {"retryable": True, "retry_after_seconds": math.ceil(failure.retry_after)}
+        raise failure.error from None
+    raise AssertionError("a last attempt answers or raises")
 
 
 def _wait(state: RetryCallState) -> float:

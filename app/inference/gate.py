@@ -12,10 +12,11 @@ MINUTE = 60.0
 
 
 class Gate:
-    """First come, first served. `per_minute` 0 is no limit."""
+    """First come, first served. `per_minute` 0 is no limit. `settings` is how the names of the limits begin."""
 
-    def __init__(self, name: str, concurrency: int, per_minute: int) -> None:
+    def __init__(self, name: str, concurrency: int, per_minute: int, settings: str = "PGRETRIEVE_INFERENCE") -> None:
         self._name = name
+        self._settings = settings
         self._slots = asyncio.Semaphore(concurrency)
         self._per_minute = per_minute
         self._starts: deque[float] = deque(maxlen=per_minute)
@@ -28,7 +29,7 @@ class Gate:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError:
-            raise self._busy("as many calls as PGRETRIEVE_INFERENCE_CONCURRENCY allows are running", 1) from None
+            raise self._busy(f"as many calls as {self._settings}_CONCURRENCY allows are running", 1) from None
         try:
             if self._per_minute:
                 await self._pace(deadline)
@@ -48,7 +49,7 @@ class Gate:
                 self._starts.append(now())
         except TimeoutError:
             wait = self._starts[0] + MINUTE - now()
-            why = "it was called as often as PGRETRIEVE_INFERENCE_REQUESTS_PER_MINUTE allows"
+            why = f"it was called as often as {self._settings}_REQUESTS_PER_MINUTE allows"
             raise self._busy(why, wait) from None
 
     def _busy(self, why: str, wait: float) -> InferenceUnavailable:

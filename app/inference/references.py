@@ -5,6 +5,7 @@ A prefix keeps definitions from reading any other variable of the process, such 
 
 import os
 import re
+from dataclasses import dataclass
 
 from app.settings import Settings
 
@@ -30,3 +31,18 @@ def resolve(name: str, settings: Settings) -> str:
     if bad_reference(name, settings):
         return ""
     return os.environ.get(name, "").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What templates see as SECRET: `SECRET.stripe_key` is the variable `PGRETRIEVE_SECRET_STRIPE_KEY`."""
+
+    settings: Settings
+
+    def __getitem__(self, name: str) -> str:
+        """Raises `KeyError` where there is no such secret."""
+        prefix = self.settings.secret_prefix
+        found = resolve(name if name.startswith(prefix) else f"{prefix}{name.upper()}", self.settings)
+        if not found:
+            raise KeyError(name)
+        return found

@@ -11,7 +11,10 @@ from app.inference import services as services_package
 from app.inference.base import Answer, Service, ServiceInfo, Task, Vectors
 from app.inference.cache import VectorCache
 from app.inference.calling import Caller
+from app.inference.chat import Chat
 from app.inference.definition import Definition
+from app.inference.fetching import Fetcher
+from app.inference.rerankers.registry import Rerankers
 from app.settings import Settings
 
 
@@ -24,6 +27,9 @@ class Inference:
         self._stored: dict[str, tuple[Definition, Caller]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.cache = VectorCache(settings.inference_cache_mb)
+        self.chat = Chat(settings)
+        self.rerankers = Rerankers(settings, services.values())
+        self.fetcher = Fetcher(settings)
         self.refreshing = asyncio.Lock()
         """Held from reading the stored definitions until `keep_stored`, so that the last read is the last kept."""
 
@@ -108,7 +114,8 @@ class Inference:
     async def close(self) -> None:
         """Close every service, also when one of them fails to."""
         callers = [*self._built_in.values(), *(caller for _, caller in self._stored.values())]
-        closing = [*(caller.close() for caller in callers), *self._closing]
+        beside = (self.chat, self.rerankers, self.fetcher)
+        closing = [*(caller.close() for caller in callers), *(each.close() for each in beside), *self._closing]
         results = await asyncio.gather(*closing, return_exceptions=True)
         if errors := [result for result in results if isinstance(result, BaseException)]:
             raise errors[0]

@@ -108,10 +108,11 @@ def _parse_step(envelope: Any, here: Location, problems: Problems) -> tuple[Step
         return None, frozenset()
     _check_envelope(envelope, config, kind, here, problems)
     parts = {name: config.get(name) for name in ("parameters", "pre_filters", "post_filters")}
-    lifted = templates.lift(parts, (*here, "config"), problems)
+    parts["parameters"] = {**kind.defaults, **(parts["parameters"] or {})}
+    lifted = templates.lift(parts, (*here, "config"), problems, scopes=kind.scopes)
     names = templates.input_names(lifted)
     parameters = dict(lifted["parameters"] or {})
-    if lifted["pre_filters"]:
+    if lifted["pre_filters"] and "filters" in kind.__struct_fields__:
         parameters["filters"] = lifted["pre_filters"]
     stage = _decode(kind, parameters, (*here, "config", "parameters"), problems)
     if stage is None:
@@ -153,7 +154,8 @@ def _decode(stage: type[Stage], parameters: dict[str, Any], here: Location, prob
                 message = f"{alias} is another name of {name}; give one."
                 problems.add((*here, alias), "bad_parameter", message)
             parameters[name] = parameters.pop(alias)
-    missing = sorted(name for name in stage.not_offered if parameters.get(name) is not None)
+    # The generated client's models say "null" where nothing is given.
+    missing = sorted(name for name in stage.not_offered if parameters.get(name) not in (None, "null"))
     for name in missing:
         message = f"The parameter {name!r} of {stage.stage_id} is not offered by this server."
         problems.add((*here, name), "not_offered", message)
@@ -178,7 +180,7 @@ def check_pipeline(
         check = Check(catalog, limits, problems, here)
         step.stage.check(check)
         if step.post_filters:
-            check.filter(step.post_filters, "post_filters")
+            Check(catalog, limits, problems, here[:-1]).filter(step.post_filters, "post_filters")
     _check_order(pipeline.steps, catalog, problems, location)
 
 

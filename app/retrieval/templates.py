@@ -2,6 +2,7 @@
 
 Nothing can be called, assigned or imported: what a template may contain is a list of what is allowed, checked
 when it is parsed. What is left to run time is size, so every step that makes text minds how much it makes.
+Stages on the host may name further scopes (`DOC`, `CONTEXT`, …), whose values are handed to `fill`.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_context
 from jinja2.environment import TemplateExpression
@@ -34,6 +36,7 @@ _NODES: frozenset[type[nodes.Node]] = frozenset(
 )
 _DYNAMIC = re.compile(r"inputs?\.(.+)", re.IGNORECASE)  # {"type": "dynamic", "field": "inputs.x"} is {{INPUT.x}}
 _GUARDS = frozenset({"default", "d", "defined", "undefined"})
+_OTHER_NAMES = {"inputs": "input", "secrets": "secret"}
 
 
 class MissingInput(ValueError):
@@ -46,36 +49,48 @@ class MissingInput(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text in which inputs are to be filled in; equal to another of the same source."""
+    """A text in which values are to be filled in; equal to another of the same source and scopes."""
 
     source: str
+    scopes: frozenset[str] = frozenset()
 
 
-def lift(raw: Any, location: tuple[str | int, ...], problems: Problems, depth: int = 0) -> Any:
-    """A copy of a JSON structure with a `Template` for each templated text and each dynamic value."""
+def lift(
+    raw: Any,
+    location: tuple[str | int, ...],
+    problems: Problems,
+    depth: int = 0,
+    scopes: frozenset[str] = frozenset(),
+) -> Any:
+    """A copy of a JSON structure with a `Template` for each templated text and each dynamic value.
+
+    `scopes` (lower case) are what templates may read beside INPUT, in any case.
+    """
     if isinstance(raw, str) and ("{{" in raw or "{%" in raw):
-        return _lift_text(raw, location, problems)
+        return _lift_text(raw, location, problems, scopes)
     if not isinstance(raw, dict | list):
         return raw
     if depth == MAX_NESTING:
         problems.add(location, "too_deep", f"This may be nested {MAX_NESTING} deep, not deeper.")
         return None
     if isinstance(raw, list):
-        return [lift(value, (*location, i), problems, depth + 1) for i, value in enumerate(raw)]
+        return [lift(value, (*location, i), problems, depth + 1, scopes) for i, value in enumerate(raw)]
     if raw.get("type") == "dynamic" and raw.keys() == {"type", "field"}:
         name = _DYNAMIC.fullmatch(raw["field"]) if isinstance(raw["field"], str) else None
-        return _lift_text(f"{{{{INPUT.{name[1] if name else ''}}}}}", (*location, "field"), problems)
-    return {key: lift(value, (*location, key), problems, depth + 1) for key, value in raw.items()}
+        return _lift_text(f"{{{{INPUT.{name[1] if name else ''}}}}}", (*location, "field"), problems, scopes)
+    return {key: lift(value, (*location, key), problems, depth + 1, scopes) for key, value in raw.items()}
 
 
-def _lift_text(source: str, location: tuple[str | int, ...], problems: Problems) -> Template | None:
+def _lift_text(
+    source: str, location: tuple[str | int, ...], problems: Problems, scopes: frozenset[str]
+) -> Template | None:
     try:
-        _compiled(source)
+        _compiled(source, scopes)
     except Exception as error:  # what is nested too deeply fails in many ways: in Jinja, or in Python's compiler
         message = f"The template {source[:100]} cannot be read: {error or type(error).__name__}."
         problems.add(location, "bad_template", message)
         return None
-    return Template(source)
+    return Template(source, scopes)
 
 
 def is_templated(value: Any) -> bool:
@@ -85,20 +100,26 @@ def is_templated(value: Any) -> bool:
 
 def input_names(value: Any) -> frozenset[str]:
     """The inputs that a lifted structure reads."""
-    return frozenset[str]().union(*(_compiled(template.source).reads for template in _templates(value)))
+    return frozenset[str]().union(*(_of(template).reads for template in _templates(value)))
 
 
 def needed_names(value: Any) -> frozenset[str]:
     """The inputs that it cannot do without: all but those that `default` or `is defined` looks after."""
-    return frozenset[str]().union(*(_compiled(template.source).needs for template in _templates(value)))
+    return frozenset[str]().union(*(_of(template).needs for template in _templates(value)))
 
 
-def fill(value: Any, inputs: Mapping[str, Any]) -> Any:
+def scope_names(value: Any) -> frozenset[str]:
+    """The scopes beside INPUT that it reads, in lower case; a secret is `secret.name`."""
+    return frozenset[str]().union(*(_of(template).scopes for template in _templates(value)))
+
+
+def fill(value: Any, inputs: Mapping[str, Any], names: Mapping[str, Any] | None = None) -> Any:
     """A lifted structure with its templates filled in; one expression alone keeps its value's type.
 
-    Raises `MissingInput`, or another `ValueError` with a message for the caller.
+    `names` are the values of the scopes beside INPUT, by their lower-case names. Raises `MissingInput`, or another
+    `ValueError` with a message for the caller.
     """
-    return _replaced(value, lambda template: _fill_template(template.source, inputs))
+    return _replaced(value, lambda template: _fill_template(template, inputs, names or {}))
 
 
 def unlift(value: Any) -> Any:
@@ -116,14 +137,17 @@ def _replaced(value: Any, replace: Callable[[Template], Any]) -> Any:
     return value
 
 
-def _fill_template(source: str, inputs: Mapping[str, Any]) -> Any:
-    compiled = _compiled(source)
+def _fill_template(template: Template, inputs: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    source, compiled = template.source, _of(template)
     if compiled.plain is not None and compiled.plain in inputs:
         return inputs[compiled.plain]
     try:
-        return compiled.run(inputs)
+        return compiled.run({**names, "input": inputs})
     except _Absent as absent:
-        raise MissingInput(str(absent), source) from None
+        name = str(absent)
+        if compiled.scopes and (name in inputs or name not in compiled.reads):
+            raise ValueError(f"{source} needs {name!r}, which is not there") from None
+        raise MissingInput(name, source) from None
     except Exception as error:  # whatever an expression may meet in values that nobody has checked
         raise ValueError(f"{source} cannot be filled in: {error or type(error).__name__}") from error
 
@@ -219,6 +243,7 @@ _ENV.filters = {
     "tojson": _tojson,
     "trim": lambda value: _text(value).strip(),
     "upper": lambda value: _text(value).upper(),
+    "urlencode": lambda value: quote(_text(value), safe=""),
 }
 
 
@@ -229,19 +254,26 @@ _ENV.filters = {
 class _Compiled:
     reads: frozenset[str]
     needs: frozenset[str]
+    scopes: frozenset[str]
     plain: str | None  # the name, where the template is `{{INPUT.name}}` and no more: filled without Jinja
     run: Callable[[Mapping[str, Any]], Any]
 
 
+def _of(template: Template) -> _Compiled:
+    return _compiled(template.source, template.scopes)
+
+
 @lru_cache(maxsize=4096)
-def _compiled(source: str) -> _Compiled:
+def _compiled(source: str, scopes: frozenset[str]) -> _Compiled:
     if len(source) > MAX_SOURCE:
         raise ValueError(f"it is longer than {MAX_SOURCE} characters")
     tree = _ENV.parse(source)
-    _check(tree)
+    _check(tree, scopes)
+    secrets = _secrets(tree) if "secret" in scopes else []
     guards = [node for node in tree.find_all((nodes.Filter, nodes.Test)) if node.name in _GUARDS]
     reads = frozenset(_reads(tree))
-    spellings = {node.name for node in tree.find_all(nodes.Name) if _is_namespace(node.name)}
+    spellings = {node.name: _scope(node.name) for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    read_scopes = (scopes & set(spellings.values())) - {"secret"} | {f"secret.{name}" for name in secrets}
     match tree.body:
         case [nodes.Output(nodes=[nodes.TemplateData()])]:
             plain, run = None, _mixed(tree, spellings)
@@ -250,10 +282,11 @@ def _compiled(source: str) -> _Compiled:
             run = _lone(expression, spellings)
         case _:
             plain, run = None, _mixed(tree, spellings)
-    return _Compiled(reads, reads - {name for guard in guards for name in _reads(guard.node)}, plain, run)
+    needs = reads - {name for guard in guards for name in _reads(guard.node)}
+    return _Compiled(reads, needs, read_scopes, plain, run)
 
 
-def _check(tree: nodes.Template) -> None:
+def _check(tree: nodes.Template, scopes: frozenset[str]) -> None:
     """Refuse what is not part of templates; an `if` without `else` gets its empty one."""
     names = list(tree.find_all(nodes.Name))
     known = {"loop"} | {name.name for name in names if name.ctx == "store"}
@@ -265,54 +298,64 @@ def _check(tree: nodes.Template) -> None:
         if isinstance(node, nodes.CondExpr) and node.expr2 is None:
             node.expr2 = nodes.Const("", lineno=node.lineno, environment=node.environment)
     for name in names:
-        if _is_namespace(name.name) and name.ctx == "store":
+        scope = _scope(name.name)
+        if (scope == "input" or scope in scopes) and name.ctx == "store":
             raise ValueError(f"{name.name!r} cannot be a loop's variable")
-        if not _is_namespace(name.name) and name.name not in known:
-            raise ValueError(f"{name.name!r} is not known here; inputs are read as INPUT.name")
-    if sum(_is_namespace(name.name) for name in names) != len(list(_reads(tree))):
+        if scope != "input" and scope not in scopes and name.name not in known:
+            others = f", and there are {', '.join(sorted(scopes)).upper()}" if scopes else ""
+            raise ValueError(f"{name.name!r} is not known here; inputs are read as INPUT.name{others}")
+    if sum(_scope(name.name) == "input" for name in names) != len(list(_reads(tree))):
         raise ValueError("inputs are read one by one, by name: INPUT.name or INPUT['name']")
 
 
-def _is_namespace(name: str) -> bool:
-    return name.lower() in {"input", "inputs"}
+def _secrets(tree: nodes.Template) -> list[str]:
+    """The names of the secrets; each stands by itself, so that no error of an expression can quote one."""
+    printed = [node for output in tree.find_all(nodes.Output) for node in output.nodes if _is_read(node, "secret")]
+    if len(printed) != sum(_scope(name.name) == "secret" for name in tree.find_all(nodes.Name)):
+        raise ValueError("a secret stands by itself: {{SECRET.name}}")
+    return [name for node in printed for name in _reads(node, "secret")]
 
 
-def _is_read(node: nodes.Node) -> bool:
+def _scope(name: str) -> str:
+    return _OTHER_NAMES.get(name.lower(), name.lower())
+
+
+def _is_read(node: nodes.Node, scope: str = "input") -> bool:
     """Whether this is `INPUT.name` or `INPUT['name']`."""
     match node:
         case (
             nodes.Getattr(node=nodes.Name(name=name))
             | nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str()))
         ):
-            return _is_namespace(name)
+            return _scope(name) == scope
     return False
 
 
-def _reads(tree: nodes.Node | None) -> Iterator[str]:
+def _reads(tree: nodes.Node | None, scope: str = "input") -> Iterator[str]:
     """The names of the inputs that are read in this expression, itself included."""
     for node in () if tree is None else (tree, *tree.find_all((nodes.Getattr, nodes.Getitem))):
-        if _is_read(node):
+        if _is_read(node, scope):
             yield node.attr if isinstance(node, nodes.Getattr) else node.arg.value  # type: ignore[attr-defined]
 
 
-def _lone(expression: nodes.Expr, spellings: Iterable[str]) -> Callable[[Mapping[str, Any]], Any]:
+def _lone(expression: nodes.Expr, spellings: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
     body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)]
     evaluate = TemplateExpression(_ENV.from_string(nodes.Template(body, lineno=1)), undefined_to_none=False)
 
-    def run(inputs: Mapping[str, Any]) -> Any:
-        result = evaluate(dict.fromkeys(spellings, inputs))
+    def run(names: Mapping[str, Any]) -> Any:
+        result = evaluate({spelled: names[name] for spelled, name in spellings.items() if name in names})
         return _checked(list(result) if isinstance(result, Iterator | tuple) else result)
 
     return run
 
 
-def _mixed(tree: nodes.Template, spellings: Iterable[str]) -> Callable[[Mapping[str, Any]], str]:
+def _mixed(tree: nodes.Template, spellings: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str]:
     template = _ENV.from_string(tree)
 
-    def run(inputs: Mapping[str, Any]) -> str:
+    def run(names: Mapping[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in template.generate(dict.fromkeys(spellings, inputs)):
+        for piece in template.generate({spelled: names[name] for spelled, name in spellings.items() if name in names}):
             pieces.append(piece)
             size += len(piece)
             if size > MAX_OUTPUT:

@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import InferenceUnavailable, InvalidRequest, PgretrieveError
 from app.inference.definition import Definition
-from app.inference.providers.openai import _retry_after
+from app.inference.endpoint import retry_after
 from app.inference.registry import Inference, discover
 from tests.fakes import settings_of
 from tests.openai_server import Answer, OpenAIServer
@@ -216,4 +216,4 @@ async def test_redirects_are_not_followed(server: OpenAIServer) -> None:
     ],
 )
 def test_how_long_a_provider_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert _retry_after(headers) == seconds
+    assert retry_after(headers) == seconds

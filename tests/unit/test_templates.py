@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from app.errors import Problems
-from app.retrieval.templates import MissingInput, Template, fill, input_names, lift, needed_names, unlift
+from app.retrieval.templates import (
+    MissingInput,
+    Template,
+    fill,
+    input_names,
+    lift,
+    needed_names,
+    scope_names,
+    unlift,
+)
 
 
 def lifted(raw: Any) -> Any:
@@ -167,3 +176,59 @@ def test_what_would_grow_or_fails_is_a_value_error(source: str) -> None:
 def test_a_large_input_may_be_quoted_once() -> None:
     text = "x" * 2**20
     assert fill(lifted("data:image/png;base64,{{INPUT.image}}"), {"image": text}).endswith(text)
+
+
+SCOPES = frozenset({"doc", "context", "secret"})
+
+
+def scoped(raw: Any) -> Any:
+    problems = Problems()
+    value = lift(raw, (), problems, scopes=SCOPES)
+    assert not problems, problems.found
+    return value
+
+
+def test_scopes_are_read_in_any_case_and_whole() -> None:
+    value = scoped(
+        [
+            "{{DOC.a.b}}",
+            "{{ doc|tojson }}",
+            "[{{Context.INDEX}}] {{INPUT.q}}",
+            "{% for t in doc.tags %}{{t}}{% endfor %}",
+        ]
+    )
+    assert scope_names(value) == {"doc", "context"}
+    assert input_names(value) == {"q"}
+    names = {"doc": {"a": {"b": 1}, "tags": ["x", "y"]}, "context": {"INDEX": 3}}
+    assert fill(value, {"q": "z"}, names) == [1, '{"a": {"b": 1}, "tags": ["x", "y"]}', "[3] z", "xy"]
+
+
+def test_what_a_document_lacks_is_no_missing_input() -> None:
+    with pytest.raises(ValueError, match="needs 'title', which is not there") as caught:
+        fill(scoped("{{DOC.title}}"), {}, {"doc": {}})
+    assert not isinstance(caught.value, MissingInput)
+    with pytest.raises(MissingInput):
+        fill(scoped("{{DOC.title}} {{INPUT.q}}"), {}, {"doc": {"title": "x"}})
+    with pytest.raises(ValueError, match="cannot be filled in"):
+        fill(scoped("{{DOC.title}}"), {}, {})
+    assert fill(scoped("{{ DOC.title|default('none') }}"), {}, {"doc": {}}) == "none"
+
+
+def test_a_secret_stands_by_itself() -> None:
+    value = scoped({"a": "Bearer {{secrets.key}}", "b": "{{ SECRET['other'] }}"})
+    assert scope_names(value) == {"secret.key", "secret.other"}
+    assert fill(value, {}, {"secret": {"key": "s", "other": "t"}}) == {"a": "Bearer s", "b": "t"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("{{ SECRET.key|upper }}", "{{ {}[SECRET.key] }}", "{{ SECRET }}", "{{ SECRET[DOC.a] }}", "{{ STAGE.x }}"),
+        *("{{ SECRET|tojson }}", "{% for s in SECRET %}{{ s }}{% endfor %}", "{% if SECRET.a %}{% endif %}"),
+        *("{% for doc in DOC.x %}{% endfor %}", "{{ documents }}"),
+    ],
+)
+def test_what_scopes_do_not_allow(source: str) -> None:
+    problems = Problems()
+    lift(source, ("body",), problems, scopes=SCOPES)
+    assert [problem.code for problem in problems.found] == ["bad_template"]

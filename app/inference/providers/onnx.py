@@ -128,6 +128,16 @@ class OnnxText:
             vectors[rows] = await self._thread.run(self._run, [tokens[row] for row in rows])
         return Answer(vectors)
 
+    async def token_vectors(self, texts: Sequence[str]) -> list[tuple[list[int], Vectors]]:
+        """The ids of each text's tokens, and a vector for each, shape (tokens, dimension)."""
+        tokens = await self._thread.run(self._tokens, texts)
+        found: list[tuple[list[int], Vectors]] = [([], np.empty((0, self.info.dimension), np.float32))] * len(texts)
+        for rows in runs([len(ids) for ids in tokens]):
+            hidden, _ = await self._thread.run(self._hidden, [tokens[row] for row in rows])
+            for at, row in enumerate(rows):
+                found[row] = tokens[row], hidden[at, : len(tokens[row])].copy()
+        return found
+
     async def close(self) -> None:
         await self._thread.close()
         self._loaded = None
@@ -152,6 +162,10 @@ class OnnxText:
         return self._load()[0].tokens(texts)
 
     def _run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        vectors = pooled(*self._hidden(tokens), self._options.pooling, mean=not self._options.normalize)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if self._options.normalize else vectors
+
+    def _hidden(self, tokens: Sequence[Sequence[int]]) -> tuple[Vectors, Vectors]:
         hidden, mask = self._load()[1].run(tokens)
         if hidden.ndim != 3 or hidden.shape[2] != self.info.dimension:
             message = (
@@ -159,8 +173,7 @@ class OnnxText:
                 f"{self.info.dimension} numbers for each token."
             )
             raise InferenceUnavailable(message, code="inference_bad_answer", service=self.info.name)
-        vectors = pooled(hidden, mask, self._options.pooling, mean=not self._options.normalize)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if self._options.normalize else vectors
+        return hidden, mask
 
 
 class Tokens:
@@ -214,14 +227,19 @@ class Network:
         self._inputs = {given.name for given in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
 
-    def run(self, tokens: Sequence[Sequence[int]]) -> tuple[Vectors, Vectors]:
-        """A vector for each token, shape (rows, longest, dimension), and the mask of the tokens that are none."""
+    def run(
+        self, tokens: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
+    ) -> tuple[Vectors, Vectors]:
+        """The first output, mostly a vector for each token, shape (rows, longest, dimension), and the mask of the
+        tokens that are none. `types` says of each token whether it is of the second text of a pair."""
         shape = (len(tokens), max(1, *map(len, tokens)))
-        ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        ids, mask, kinds = (np.zeros(shape, np.int64) for _ in range(3))
         for row, its_ids in enumerate(tokens):
             ids[row, : len(its_ids)] = its_ids
             mask[row, : len(its_ids)] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            if types is not None:
+                kinds[row, : len(its_ids)] = types[row]
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
         given = {name: value for name, value in inputs.items() if name in self._inputs}
         (hidden,) = self._session.run([self._output], given)
         return hidden.astype(np.float32, copy=False), mask.astype(np.float32)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from app.inference.base import Service
 from app.inference.definition import Definition
-from app.inference.providers.openai import OPENAI_URL, OpenAIText, Options, build
+from app.inference.endpoint import OPENAI_URL
+from app.inference.providers.openai import OpenAIText, Options, build
 from app.inference.references import OPENAI
 from app.settings import Settings
 

@@ -33,6 +33,9 @@ class Limits:
     top_k: int
     filters: FilterLimits
     host_rows: int = 1_000
+    query_vectors: int = 256
+    facets: int = 20
+    query_words: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,15 @@ class Lowering:
     ef_search: int = 100  # grows with the widest search, since one index scan answers no more than this
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
     after_host: bool = False  # rows may be there that are no stored documents
+    parallel: bool = False  # the stage has an output_alias: a branch beside the rows that it is given
     strategies: Mapping[str, Strategy] = field(default_factory=dict)  # of searches, by `SearchShape.key`
     shapes: list[SearchShape] = field(default_factory=list)
     binds: Binds = field(default_factory=Binds)
     embeds: list[Embed] = field(default_factory=list)
     relaxed: list[Condition] = field(default_factory=list)
+    needs_one: list[tuple[str, ...]] = field(default_factory=list)  # as in `Plan`
+    timeouts_ms: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # lines of the answer's `warnings`
     told: dict[tuple[str, str], sa.ColumnElement[Any]] = field(default_factory=dict)
 
     def tell(self, key: str, value: sa.ColumnElement[Any]) -> None:
@@ -180,8 +187,15 @@ class Rows:
 
     def with_field(self, field: str, value: sa.ColumnElement[Any], hint: str = "output") -> sa.ColumnElement[Any]:
         """The fields with this one set to a jsonb value; the objects on its path are made where they are missing."""
-        hint = f"{self.to.prefix}_{hint}"
-        return merged(self.fields, tree_of({field: value}), lambda key: self.to.binds.add(hint, sa.Text(), key))
+        return self.with_fields({field: value}, hint)
+
+    def with_fields(self, values: Mapping[str, sa.ColumnElement[Any]], hint: str = "output") -> sa.ColumnElement[Any]:
+        """The same for several; what is set in `metadata` joins what is read there, which it would hide else."""
+        tree, whole, hint = tree_of(values), self.fields, f"{self.to.prefix}_{hint}"
+        if isinstance(tree.get("metadata"), Mapping):
+            own = sa.func.jsonb_build_object(METADATA, self.get("metadata")[0], type_=JSONB)
+            whole = whole.op("||", return_type=JSONB())(own)
+        return merged(whole, tree, lambda key: self.to.binds.add(hint, sa.Text(), key))
 
     def select(self, *more: sa.ColumnElement[Any], documents: bool = True, **changed: Any) -> sa.Select[Any]:
         """These rows with some columns changed, and more; without `documents` their fields are not looked up."""
@@ -192,6 +206,7 @@ class Rows:
 
 
 NULL_JSON: sa.ColumnElement[Any] = sa.literal_column("'null'::jsonb", JSONB())
+METADATA: sa.ColumnElement[Any] = sa.literal_column("'metadata'", sa.Text())
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,55 @@
+"""Runs the statement of one segment: planned, its texts embedded, executed within the time that is left."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from app.domain import planning
+from app.domain.embedding import embed_one
+from app.domain.planning import Planned, Request
+from app.domain.runtime import Prepared, Runtime
+from app.retrieval.executor import Page, Rows, execute, fill_binds
+from app.retrieval.host import Row
+from app.telemetry import Timings
+
+
+async def run_statement(
+    runtime: Runtime,
+    prepared: Prepared,
+    request: Request,
+    n: int,
+    given: Sequence[Row] | None,
+    page: Page,
+    left_s: float,
+    timings: Timings,
+) -> tuple[Planned, Rows]:
+    """What the n-th segment answers, of the rows that the host hands back where there are any."""
+    planned = await planning.plan(runtime, prepared, request, n, after_host=given is not None, timings=timings)
+    with timings("embed"):
+        values = await fill_binds(planned.plan, planned.inputs, partial(embed_one, runtime))
+    if given is not None:
+        values["rows"] = _json(given)
+    limit_ms = min(runtime.settings.statement_timeout_ms, prepared.max_time_ms, max(1, int(left_s * 1000)))
+    limit_ms = min(limit_ms, planned.plan.timeout_ms or limit_ms)
+    limits = {"statement_timeout": f"{limit_ms}ms"}
+    request.observe("statement", {"segment": n, "plan": planned.plan, "values": {**values, **page.binds()}})
+    found = await execute(runtime.engine, planned.plan, prepared.versions, values, page, limits, timings)
+    planning.learn(runtime, planned, found.told)
+    return planned, found
+
+
+def rows_of(found: Rows) -> list[Row]:
+    """What a statement answered, for the host; the stored payload stands for fields that nothing changed."""
+    return [
+        Row(hit[1], hit[2], msgspec.json.decode(fields if fields is not None else hit[4] or "{}"), hit[3:])
+        for hit, fields in zip(found.hits, found.fields, strict=True)
+    ]
+
+
+def _json(rows: Sequence[Row]) -> str:
+    given = [
+        {"document_id": row.document_id, "score": row.score, "rank": rank, "fields": row.fields}
+        for rank, row in enumerate(rows, start=1)
+    ]
+    return msgspec.json.encode(given).decode()
