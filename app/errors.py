@@ -2,7 +2,7 @@
 
 PgretrieveError
 ├── InvalidRequest           the request says something that cannot be done: every problem, not the first
-│   └── NotOffered           a documented parameter or endpoint that this server does not have
+├── NotOffered               an operation of the public API that this server does not have
 ├── Unauthorized             no key, or one that is not known
 ├── Forbidden                the key may not do this
 ├── NotFound                 the resource does not exist
@@ -50,14 +50,10 @@ class InvalidRequest(PgretrieveError):
         super().__init__(first.message + more, code=code or first.code, **details)
 
 
-class NotOffered(InvalidRequest):
-    """A documented parameter that this server does not have."""
+class NotOffered(PgretrieveError):
+    """An operation of the public API that this server does not have; parameters of this kind are `InvalidRequest`."""
 
     code = "not_offered"
-
-    def __init__(self, location: tuple[str | int, ...], what: str, instead: str = "") -> None:
-        message = f"{what} is not offered by this server." + (f" {instead}" if instead else "")
-        super().__init__([Problem(location, "not_offered", message)])
 
 
 class Unauthorized(PgretrieveError):

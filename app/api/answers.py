@@ -8,20 +8,33 @@ import msgspec
 from litestar import Response
 
 from app.api.execution_page import limits_of, shown
+from app.domain.analyzing import Analysis
 from app.domain.execution import Execution, Outcome
+from app.domain.segments import StageRun
 from app.telemetry import Timings
 
 _encode = msgspec.json.Encoder().encode
 
 
+def new_execution_id() -> str:
+    return f"exec_{secrets.token_hex(12)}"
+
+
 def answer(
-    outcome: Outcome, wanted: Execution, timings: Timings, warnings: Sequence[str] = (), *, explain: bool = False
+    outcome: Outcome,
+    wanted: Execution,
+    timings: Timings,
+    warnings: Sequence[str] = (),
+    *,
+    explain: bool = False,
+    execution_id: str = "",
 ) -> dict[str, Any]:
     """The body, in which the documents are JSON text already."""
     total_ms = round(timings.phases["total"], 3)
     body: dict[str, Any] = {
-        "execution_id": f"exec_{secrets.token_hex(12)}",
+        "execution_id": execution_id or new_execution_id(),
         "retriever_id": outcome.prepared.retriever_id,
+        "retriever_version": outcome.prepared.version,
         "status": "degraded" if outcome.ran.degraded else "completed",
         "documents": msgspec.Raw(_encode(outcome.documents)),
         "pagination": shown(wanted.window, outcome.place, len(outcome.documents)),
@@ -42,6 +55,19 @@ def answer(
         plan = outcome.ran.plans[0]
         body["explain_plan"] = {"statement": plan.text, "settings": dict(plan.settings)}
     return body
+
+
+def analysis(found: Analysis, timings: Timings) -> dict[str, Any]:
+    """What an execution was, as explaining tells it; of its documents only how many there were."""
+    outcome = found.outcome
+    return {
+        "returned": len(outcome.documents),
+        "total_time_ms": round(timings.phases["total"], 3),
+        "findings": [msgspec.to_builtins(finding) for finding in found.findings],
+        "segments": [msgspec.to_builtins(segment) for segment in found.segments],
+        "stage_statistics": {"stages": _stages(outcome)},
+        "warnings": outcome.warnings,
+    }
 
 
 def response(body: dict[str, Any], timings: Timings, *, results: bool, **headers: str) -> Response[dict[str, Any]]:
@@ -77,15 +103,21 @@ def _stages(outcome: Outcome) -> dict[str, Any]:
     before = 0
     for n, stage in enumerate(outcome.ran.stages):
         unique = stage.name if stage.name not in found else f"{stage.name}_{n + 1}"
-        found[unique] = {
-            "input_count": before,
-            "output_count": stage.count,
-            "duration_ms": stage.duration_ms,
-            "efficiency": round(stage.count / before, 4) if before else 0,
-        }
-        if stage.told:
-            found[unique]["metadata"] = dict(stage.told)
-        if stage.error:
-            found[unique]["error"] = stage.error
+        found[unique] = statistics(stage, before)
         before = stage.count
+    return found
+
+
+def statistics(stage: StageRun, before: int) -> dict[str, Any]:
+    """What one stage took in, gave and told."""
+    found: dict[str, Any] = {
+        "input_count": before,
+        "output_count": stage.count,
+        "duration_ms": stage.duration_ms,
+        "efficiency": round(stage.count / before, 4) if before else 0,
+    }
+    if stage.told:
+        found["metadata"] = dict(stage.told)
+    if stage.error:
+        found["error"] = stage.error
     return found

@@ -11,9 +11,9 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.answers import answer
-from app.api.execution import NO_URLS, check_size
+from app.api.execution import VersionNumber, check_size, version_of
 from app.api.problems import error_of
-from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
+from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
 from app.domain import execution
 from app.domain.execution import Execution
 from app.domain.runtime import Runtime
@@ -43,6 +43,7 @@ class BatchInput(Input, frozen=True):
 
     queries: Annotated[list[BatchQuery], msgspec.Meta(min_length=1)]
     settings: BatchSettings | None = None
+    version: VersionNumber = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
     return_vectors: bool = False
     return_presigned_urls: NotOffered = False
@@ -53,7 +54,7 @@ class BatchInput(Input, frozen=True):
     "/retrievers/{retriever_id:str}/execute/batch",
     dto=Json[BatchInput],
     return_dto=None,
-    guards=[NO_URLS],
+    guards=[not_in_query(return_presigned_urls="false", stream="false")],
     status_code=200,
     scope="read",
     operation_id="execute_retriever_batch",
@@ -63,12 +64,14 @@ async def execute_batch(
     request: AnyRequest,
     runtime: RuntimeDep,
     data: JSONBody[BatchInput],
+    version: FromQuery[int | None] = None,
     return_vectors: FromQuery[bool] = False,
 ) -> dict[str, Any]:
     """Run a retriever for several queries; each has its answer or its error in `results`, in their order."""
     await _check(request, runtime, data)
     place = (namespace_of(request), retriever_id)
-    await execution.prepared(runtime, *place)  # what is wrong with the retriever is no query's matter
+    pinned = version_of(data.version, version)
+    await execution.prepared(runtime, *place, pinned)  # what is wrong with the retriever is no query's matter
     window = Window(size=data.settings.limit if data.settings else None, most=runtime.settings.max_result_page)
     vectors = data.return_vectors or return_vectors
     concurrency = min(data.concurrency, runtime.settings.max_batch_concurrency)
@@ -76,7 +79,8 @@ async def execute_batch(
 
     async def one(n: int, query: BatchQuery) -> dict[str, Any]:
         async with turn:
-            return await _one(runtime, place, n, Execution(query.inputs, query.filters, window, vectors))
+            wanted = Execution(query.inputs, query.filters, window, vectors, version=pinned)
+            return await _one(runtime, place, n, wanted)
 
     timings = Timings()
     with timings("total"):

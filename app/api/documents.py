@@ -25,11 +25,8 @@ from app.domain import document_changes, documents, idempotency
 from app.domain.documents import Document
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
-from app.errors import Conflict, InvalidRequest, NotFound, NotOffered, Problem, Problems
+from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog
-
-# Paths below a document that the public API has; without a document of such an id they are refused by name.
-BELOW = ("acl", "ancestors", "descendants", "diagnostics", "download", "lineage")
 
 
 @post(
@@ -172,11 +169,7 @@ async def _get(
         catalog = await load_catalog(conn, namespace)
         what = shown(catalog, problems, ("query",), vectors, wanted)
         problems.refuse()
-        try:
-            return await documents.get(conn, catalog, document_id, collection=collection, shown=what)
-        except NotFound:
-            _refuse_below(document_id)
-            raise
+        return await documents.get(conn, catalog, document_id, collection=collection, shown=what)
 
 
 @patch("/documents/{document_id:path}", dto=Json[Fields], return_dto=None, scope="write", operation_id="patch_document")
@@ -248,7 +241,6 @@ async def _change(
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await lock_catalog(conn, namespace, exclusive=False)
         if not await document_changes.exists(conn, catalog, document_id, collection):
-            _refuse_below(document_id)
             raise NotFound("document", document_id)
         problems.refuse()
         done = await document_changes.change_each(conn, catalog, {document_id: change}, collection)
@@ -285,13 +277,6 @@ async def _delete(runtime: Runtime, namespace: str, document_id: str, collection
         catalog = await load_catalog(conn, namespace)
         await documents.delete(conn, catalog, found, collection)
     return {"success": True, "message": f"Document {found!r} is deleted.", "document_id": found}
-
-
-def _refuse_below(document_id: str) -> None:
-    """Refuse what the public API has at a path below a document: ids hold slashes, so it was taken for one."""
-    _, slash, last = document_id.rpartition("/")
-    if slash and last in BELOW:
-        raise NotOffered(("path", last), f"A document's `{last}`")
 
 
 def _path_id(path: str) -> str:

@@ -1,40 +1,55 @@
 """Executing retrievers, stored or not; and explaining without executing."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, Router, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.api.answers import answer, response
+from app.api.answers import analysis, answer, response
 from app.api.execution_page import Paged
+from app.api.streaming import streamed
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
-from app.domain import adhoc, execution, explaining
-from app.domain.execution import Execution
+from app.domain import adhoc, analyzing, execution, explaining
+from app.domain.execution import Execution, Outcome
+from app.domain.planning import Observer, Wishes, ignore
 from app.domain.runtime import Runtime
 from app.domain.sdk_stages import is_sdk_shape, sdk_pipeline
-from app.errors import Problems
+from app.domain.windows import Window
+from app.errors import InvalidRequest, Problem, Problems
 from app.retrieval.inputs import MAX_INPUT_NESTING, is_deeper
 from app.telemetry import Timings
 
 AnyRequest = Request[Any, Any, State]
-NO_URLS = not_in_query(return_presigned_urls="false", stream="false")
+NO_URLS = not_in_query(return_presigned_urls="false")
+
+
+# Which version of a retriever is meant; without one, the present one.
+VersionNumber = Annotated[int, msgspec.Meta(ge=1)] | None
 
 
 class ExecuteInput(Paged, frozen=True, kw_only=True):
     """Inputs for the retriever's templates, filters AND-ed with its own, and a page of its rows.
 
-    Nothing is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
+    `exact` searches all vectors that the filters keep; `recall_target` is the share of the true nearest that searches
+    by an index aim at: more takes longer (default 0.97). Nothing
+    is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
     """
 
     inputs: dict[str, Any] | None = None
     filters: Any = None
+    version: VersionNumber = None
+    exact: bool = False
+    recall_target: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     return_vectors: bool = False
     explain: bool = False
     skip_cache: bool = False
     consistency: dict[str, Any] | None = None
-    stream: NotOffered = False
+    stream: bool = False
     expand: NotOffered = None
     return_presigned_urls: NotOffered = False
     write_token: str | None = None  # what it waits for is there already
@@ -46,6 +61,7 @@ class AdhocInput(ExecuteInput, frozen=True, kw_only=True):
     """A pipeline that is executed and not stored. `pre_filters` is another name of `filters`."""
 
     stages: list[Any]
+    version: NotOffered = None
     input_schema: dict[str, Any] | None = None
     pre_filters: Any = None
     collection_identifiers: list[str] | None = None
@@ -62,9 +78,14 @@ class AdhocInput(ExecuteInput, frozen=True, kw_only=True):
 
 
 class ExplainInput(Input, frozen=True):
-    """Inputs as they might be; without any, every condition is thought to have its input."""
+    """Inputs as they might be; without any, every condition is thought to have its input. With `analyze` it runs: they
+    are then inputs as for executing, and so is `limit`."""
 
     inputs: dict[str, Any] | None = None
+    filters: Any = None
+    version: VersionNumber = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    analyze: bool = False
 
 
 @post(
@@ -81,6 +102,8 @@ async def execute_retriever(
     request: AnyRequest,
     runtime: RuntimeDep,
     data: JSONBody[ExecuteInput | None] = None,
+    version: FromQuery[int | None] = None,
+    stream: FromQuery[bool] = False,
     explain: FromQuery[bool] = False,
     return_vectors: FromQuery[bool] = False,
     include_legacy_results: FromQuery[bool | None] = None,
@@ -88,11 +111,11 @@ async def execute_retriever(
     """Run a retriever: embed what is text, search, and answer its documents, best first."""
     given = data or ExecuteInput()
     wanted, warnings = await wanted_of(request, runtime, given, vectors=return_vectors)
-    timings = Timings()
-    with timings("total"):
-        outcome = await execution.run(runtime, namespace_of(request), retriever_id, wanted, timings)
-    body = answer(outcome, wanted, timings, warnings, explain=given.explain or explain)
-    return response(body, timings, results=_legacy(runtime, include_legacy_results))
+    wanted = replace(wanted, version=version_of(given.version, version))
+    run = partial(execution.run, runtime, namespace_of(request), retriever_id)
+    explained, results = given.explain or explain, _legacy(runtime, include_legacy_results)
+    shown = Shown(warnings, explain=explained, results=results, stream=given.stream or stream)
+    return await _answered(runtime, run, wanted, shown)
 
 
 @post(
@@ -108,31 +131,60 @@ async def execute_adhoc(
     request: AnyRequest,
     runtime: RuntimeDep,
     data: JSONBody[AdhocInput],
+    stream: FromQuery[bool] = False,
     return_vectors: FromQuery[bool] = False,
     include_legacy_results: FromQuery[bool | None] = None,
 ) -> Response[dict[str, Any]]:
     """Run a pipeline that is not stored."""
     wanted, warnings = await wanted_of(request, runtime, data, filters=data.pre_filters, vectors=return_vectors)
     results = _legacy(runtime, include_legacy_results)
-    return await run_adhoc(request, runtime, data.pipeline(), wanted, warnings, results=results, explain=data.explain)
+    shown = Shown(warnings, explain=data.explain, results=results, stream=data.stream or stream)
+    return await run_adhoc(request, runtime, data.pipeline(), wanted, shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How an execution is answered: warnings about the request, the statement, an older name of `documents`, events."""
+
+    warnings: list[str]
+    explain: bool = False
+    results: bool = False
+    stream: bool = False
 
 
 async def run_adhoc(
-    request: AnyRequest,
-    runtime: Runtime,
-    pipeline: adhoc.Pipeline,
-    wanted: Execution,
-    warnings: list[str],
-    *,
-    results: bool,
-    explain: bool = False,
+    request: AnyRequest, runtime: Runtime, pipeline: adhoc.Pipeline, wanted: Execution, shown: Shown
 ) -> Response[dict[str, Any]]:
     """What every route answers that runs a pipeline of its own making."""
+    run = partial(adhoc.run, runtime, namespace_of(request), pipeline)
+    return await _answered(runtime, run, wanted, shown, **{"X-Execution-Mode": "adhoc"})
+
+
+async def _answered(
+    runtime: Runtime,
+    run: Callable[[Execution, Timings], Awaitable[Outcome]],
+    wanted: Execution,
+    shown: Shown,
+    **headers: str,
+) -> Response[Any]:
     timings = Timings()
-    with timings("total"):
-        outcome = await adhoc.run(runtime, namespace_of(request), pipeline, wanted, timings)
-    body = answer(outcome, wanted, timings, warnings, explain=explain)
-    return response(body, timings, results=results, **{"X-Execution-Mode": "adhoc"})
+
+    async def execute(observe: Observer = ignore, execution_id: str = "") -> dict[str, Any]:
+        with timings("total"):
+            outcome = await run(replace(wanted, observe=observe), timings)
+        return answer(outcome, wanted, timings, shown.warnings, explain=shown.explain, execution_id=execution_id)
+
+    if shown.stream:
+        return await streamed(execute, runtime.settings.request_timeout_s, **headers)
+    return response(await execute(), timings, results=shown.results, **headers)
+
+
+def version_of(body: int | None, query: int | None) -> int | None:
+    """The version that is asked for, in the body or in the query."""
+    if body is not None and query is not None and body != query:
+        message = f"The body asks for version {body}, the query for {query}; give one."
+        raise InvalidRequest([Problem(("query", "version"), "bad_value", message)])
+    return query if body is None else body
 
 
 def _legacy(runtime: Runtime, asked: bool | None) -> bool:
@@ -151,7 +203,8 @@ async def wanted_of(
         problems.add(("body", "pre_filters"), "bad_value", "`pre_filters` is another name of `filters`; give one.")
     problems.refuse()
     chosen = given.filters if given.filters is not None else filters
-    return Execution(inputs, chosen, window, given.return_vectors or vectors), warnings
+    wishes = Wishes(given.recall_target, given.exact)
+    return Execution(inputs, chosen, window, given.return_vectors or vectors, wishes), warnings
 
 
 async def check_size(request: AnyRequest, runtime: Runtime, parts: dict[str, Any], problems: Problems) -> None:
@@ -181,11 +234,26 @@ async def explain_retriever(
     request: AnyRequest,
     runtime: RuntimeDep,
     data: JSONBody[ExplainInput | None] = None,
+    version: FromQuery[int | None] = None,
 ) -> dict[str, Any]:
-    """Tell what executing would do, by PostgreSQL's estimates; nothing is run."""
-    given = frozenset((data or ExplainInput()).inputs or ())
-    explained = await explaining.explain(runtime, namespace_of(request), retriever_id, given)
-    return msgspec.to_builtins(explained)  # type: ignore[no-any-return]
+    """Tell what executing would do, by PostgreSQL's estimates; nothing is run, unless the body says `analyze`.
+
+    Then `analysis` has the statements that ran, their settings and values, PostgreSQL's account of each, and
+    `findings` in words.
+    """
+    asked = data or ExplainInput()
+    problems = Problems()
+    await check_size(request, runtime, {"inputs": asked.inputs or {}}, problems)
+    problems.refuse()
+    window = Window(size=asked.limit, most=runtime.settings.max_result_page)
+    pinned = version_of(asked.version, version)
+    wanted = Execution(asked.inputs or {}, asked.filters, window, version=pinned)
+    place = (namespace_of(request), retriever_id)
+    explained: dict[str, Any] = msgspec.to_builtins(await explaining.explain(runtime, *place, wanted))
+    if asked.analyze:
+        timings = Timings()
+        explained["analysis"] = analysis(await analyzing.analyze(runtime, *place, wanted, timings), timings)
+    return explained
 
 
 router = Router(

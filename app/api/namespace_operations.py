@@ -80,7 +80,8 @@ async def ensure_indexes(
         runtime, namespace_id, lambda conn: index_repair.ensure(conn, namespace_id, rebuild=force_rebuild)
     )
     async with transaction(runtime.engine, runtime.settings) as conn:
-        declared = await payload_indexes.declared(conn, found.namespace_id)
+        looked_at = {*found.ensured, *found.rebuilt, *found.building}
+        declared = [name for name in await payload_indexes.declared(conn, found.namespace_id) if name not in looked_at]
     reasons = {NO_PAYLOAD_INDEX: declared, BUILDING: found.building, EXACT: found.exact}
     return EnsuredIndexes(
         namespace_id=found.namespace_id,

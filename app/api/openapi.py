@@ -30,6 +30,11 @@ DESCRIPTION = (
 )
 # Their paths or bodies name a namespace, or they concern the whole server; all others take `X-Namespace`.
 WITHOUT_NAMESPACE = ("/v1/namespaces", "/v1/inference", "/v1/keys")
+# They answer events where the request says `stream`.
+STREAMING = ("execute_retriever", "execute_adhoc_retriever")
+EVENTS = "text/event-stream"
+# They answer a text where the request accepts nothing else.
+TEXTS = ("get_retriever_sql", "get_retriever_sql_by_post")
 ERRORS = (400, 401, 403, 404, 409, 413, 422, 500, 503)
 OPEN_ERRORS = (400, 500, 503)
 ERROR = "Error"
@@ -107,6 +112,10 @@ def completed(derived: dict[str, Any]) -> dict[str, Any]:
         ours = path.startswith("/v1/")
         operation["security"] = [{"key": []}] if ours else []
         _leave_body_out(operation)
+        if operation["operationId"] in STREAMING:
+            operation["responses"]["200"]["content"][EVENTS] = {"schema": {"type": "string"}}
+        if operation["operationId"] in TEXTS:
+            operation["responses"]["200"]["content"]["text/plain"] = {"schema": {"type": "string"}}
         for status in ERRORS if ours else OPEN_ERRORS:
             operation["responses"][str(status)] = _refusal(status)
         parameters = operation.setdefault("parameters", [])

@@ -9,12 +9,14 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from sqlalchemy.exc import DBAPIError
 
+from app.api.not_offered import feature_of
 from app.errors import (
     Conflict,
     Forbidden,
     InferenceUnavailable,
     InvalidRequest,
     NotFound,
+    NotOffered,
     PgretrieveError,
     Problem,
     TooLarge,
@@ -33,6 +35,7 @@ STATUS: dict[type[PgretrieveError], tuple[int, str]] = {
     NotFound: (404, "NotFoundError"),
     Conflict: (409, "ConflictError"),
     TooLarge: (413, "PayloadTooLargeError"),
+    NotOffered: (501, "NotImplementedError"),
     Unavailable: (503, "ServiceUnavailableError"),
 }
 HTTP_TYPES = {
@@ -45,6 +48,9 @@ HTTP_TYPES = {
     429: "TooManyRequestsError",
     500: "InternalServerError",
 }
+FAULT = "Something went wrong on our side; the server's log has the details."
+# Resources whose ids stand where the public API has a path of its own, such as /retrievers/typeahead.
+NAMED_IN_PATHS = ("retriever", "document")
 
 
 def envelope(status: int, kind: str, code: str, message: str, details: dict[str, Any] | None = None) -> Response[Any]:
@@ -53,7 +59,10 @@ def envelope(status: int, kind: str, code: str, message: str, details: dict[str,
     return Response({"success": False, "status": status, "error": error}, status_code=status)
 
 
-def from_domain(_request: Request[Any, Any, Any], error: PgretrieveError) -> Response[Any]:
+def from_domain(request: Request[Any, Any, Any], error: PgretrieveError) -> Response[Any]:
+    named = isinstance(error, NotFound) and error.details["resource"] in NAMED_IN_PATHS
+    if named and (absent := _not_offered(request)) is not None:
+        return absent
     status, kind = _status(error)
     return envelope(status, kind, error.error_code, error.message, _details(error))
 
@@ -68,6 +77,15 @@ def error_of(error: Exception, place: tuple[str | int, ...]) -> dict[str, Any]:
     for problem in details.get("validation_errors", ()):
         problem["location"][1:1] = place
     return {"status": status, "message": known.message, "type": kind, "code": known.error_code, "details": details}
+
+
+def any_error_of(error: Exception) -> dict[str, Any]:
+    """The same for an error that nobody is left to catch; the log has what nobody expected."""
+    try:
+        return error_of(error, ())
+    except Exception:
+        log.error("an execution failed", exc_info=error)
+        return {"status": 500, "message": FAULT, "type": HTTP_TYPES[500], "code": "internal_error", "details": {}}
 
 
 def _status(error: PgretrieveError) -> tuple[int, str]:
@@ -92,6 +110,8 @@ def _details(error: PgretrieveError) -> dict[str, Any]:
 def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """The framework's own errors: no such route, a wrong method, a body that is too large, a bad parameter."""
     status = error.status_code
+    if status in (404, 405) and (absent := _not_offered(request)) is not None:
+        return absent
     kind = HTTP_TYPES.get(status, HTTPStatus(status).phrase.replace(" ", "") + "Error")
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     message = {
@@ -112,6 +132,15 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
     response = envelope(status, kind, code, message, {"validation_errors": problems} if problems else None)
     response.headers.update(error.headers or {})
     return response
+
+
+def _not_offered(request: Request[Any, Any, Any]) -> Response[Any] | None:
+    """The answer to an operation that the public API has and this server has not."""
+    feature = feature_of(request.url.path)
+    if feature is None:
+        return None
+    operation = f"{request.method} {request.url.path}"
+    return from_domain(request, NotOffered(feature.message, operation=operation, feature=feature.name, retryable=False))
 
 
 def _source(given: Any) -> str:
@@ -158,8 +187,7 @@ def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response
     if known is not None:
         return from_domain(request, known)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    message = "Something went wrong on our side; the server's log has the details."
-    return envelope(500, "InternalServerError", "internal_error", message)
+    return envelope(500, "InternalServerError", "internal_error", FAULT)
 
 
 HANDLERS: dict[Any, Any] = {

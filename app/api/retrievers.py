@@ -126,7 +126,7 @@ class RetrieverList(msgspec.Struct, kw_only=True):
     warnings: list[dict[str, Any]] = []
 
 
-def _shown(found: Retriever) -> dict[str, Any]:
+def shown(found: Retriever) -> dict[str, Any]:
     """A retriever as the public API shows it; each stage's parameters also beside its config."""
     definition = found.definition
     stages = [
@@ -168,7 +168,7 @@ async def create_retriever(data: JSONBody[RetrieverInput], request: AnyRequest, 
         stored = await retrievers.put(
             conn, namespace, data.retriever_name, data.definition(), runtime.limits, only_new=only_new
         )
-    return _shown(stored)
+    return shown(stored)
 
 
 @get("/{retriever_id:str}", scope="read", operation_id="get_retriever")
@@ -176,7 +176,7 @@ async def get_retriever(retriever_id: FromPath[str], request: AnyRequest, runtim
     """A retriever by id or name."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace_of(request))
-        return _shown(await retrievers.find(conn, catalog.namespace_id, retriever_id))
+        return shown(await retrievers.find(conn, catalog.namespace_id, retriever_id))
 
 
 @get("/", scope="read", operation_id="list_retrievers", **PAGED)
@@ -218,8 +218,8 @@ async def _list(
             conn, catalog.namespace_id, wanted, after=_place(page.after), limit=page.size + 1
         )
     places = [f"{place} {retriever.retriever_id}" for place, retriever in found]
-    shown = [_shown(retriever) for _, retriever in found[: page.size]]
-    listed = RetrieverList(results=shown, total=total, pagination=pagination(page, places, total))
+    results = [shown(retriever) for _, retriever in found[: page.size]]
+    listed = RetrieverList(results=results, total=total, pagination=pagination(page, places, total))
     return Response(listed, status_code=200)
 
 
@@ -246,7 +246,7 @@ async def update_retriever(
         raise InvalidRequest([Problem(("body",), "nothing_to_change", "Give at least one field to change.")])
     async with transaction(runtime.engine, runtime.settings) as conn:
         changed = await retrievers.change(conn, namespace_of(request), retriever_id, changes, runtime.limits)
-    return {"retriever": _shown(changed)}
+    return {"retriever": shown(changed)}
 
 
 @post(
@@ -265,7 +265,7 @@ async def clone_retriever(
         made, source = await retrievers.clone(
             conn, namespace_of(request), retriever_id, data.retriever_name, data.definition(), runtime.limits
         )
-    return {"retriever": _shown(made), "source_retriever_id": source}
+    return {"retriever": shown(made), "source_retriever_id": source}
 
 
 @delete("/{retriever_id:str}", status_code=200, scope="manage", operation_id="delete_retriever")

@@ -8,7 +8,7 @@ from litestar import Request, Response, Router, post
 from litestar.datastructures import State
 from litestar.params import JSONBody
 
-from app.api.execution import check_size, run_adhoc
+from app.api.execution import Shown, check_size, run_adhoc
 from app.api.execution_page import Paged
 from app.api.wire import Input, Json, NotOffered, RuntimeDep
 from app.domain import adhoc
@@ -133,7 +133,7 @@ async def _search(
     wanted = Execution(inputs, given.filters, window, given.return_vectors)
     results = runtime.settings.legacy_results
     try:
-        return await run_adhoc(request, runtime, pipeline, wanted, warnings, results=results)
+        return await run_adhoc(request, runtime, pipeline, wanted, Shown(warnings, results=results))
     except InvalidRequest as error:
         raise InvalidRequest([_as_sent(problem) for problem in error.problems], **error.details) from None
 

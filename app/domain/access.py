@@ -46,23 +46,34 @@ class Principal:
         raise Forbidden(message, scope=scope)
 
 
-_visible: ContextVar[frozenset[str] | None] = ContextVar("visible_namespaces", default=None)
+_principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
 
 
 def enter(principal: Principal) -> None:
     """From here to its end this task (a request has its own) acts for the principal."""
-    _visible.set(principal.namespaces)
+    _principal.set(principal)
+
+
+def actor() -> str | None:
+    """The id of the key that asks; None for what no request began."""
+    principal = _principal.get()
+    return None if principal is None else principal.key_id
 
 
 def visible() -> list[str] | None:
     """The ids of the namespaces that exist for the caller, as a bind; None is all."""
-    limited = _visible.get()
+    limited = _limited()
     return None if limited is None else sorted(limited)
 
 
 def sees(namespace_id: str) -> bool:
-    limited = _visible.get()
+    limited = _limited()
     return limited is None or namespace_id in limited
+
+
+def _limited() -> frozenset[str] | None:
+    principal = _principal.get()
+    return None if principal is None else principal.namespaces
 
 
 def require_creatable(namespace_id: str) -> None:

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from app.db.engine import transaction
-from app.domain import access, retrievers, services, windows
+from app.domain import access, retriever_versions, retrievers, services, windows
 from app.domain.hits import hit
 from app.domain.namespaces import load_catalog
 from app.domain.planning import NO_WISHES, Observer, Request, Wishes, ignore
 from app.domain.runtime import Bounded, Prepared, Runtime
 from app.domain.segments import Ran, Run
-from app.domain.windows import EVERY_ROW, Limit, Place, Window
+from app.domain.windows import EVERY_ROW, Fingerprint, Limit, Place, Window
 from app.errors import Conflict, InvalidRequest, Problems
 from app.retrieval.executor import Stale
 from app.retrieval.filters import Filter, all_of, parse_filter
@@ -33,6 +33,7 @@ class Execution:
     return_vectors: bool = False
     wishes: Wishes = NO_WISHES
     observe: Observer = ignore
+    version: int | None = None  # of the retriever; None is the present one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,20 @@ Prepare = Callable[[], Awaitable[Prepared]]
 
 async def run(runtime: Runtime, namespace: str, retriever: str, wanted: Execution, timings: Timings) -> Outcome:
     """Execute a stored retriever."""
-    prepare = partial(_prepare, runtime, namespace, retriever)
-    return await attempt(runtime, runtime.prepared, (namespace, retriever), prepare, wanted, timings)
+    prepare = partial(_prepare, runtime, namespace, retriever, wanted.version)
+    return await attempt(
+        runtime, runtime.prepared, _key(namespace, retriever, wanted.version), prepare, wanted, timings
+    )
+
+
+def _key(namespace: str, retriever: str, version: int | None) -> tuple[str, ...]:
+    return (namespace, retriever) if version is None else (namespace, retriever, str(version))
 
 
 async def attempt(
     runtime: Runtime,
-    cache: Bounded[tuple[str, str], Prepared],
-    key: tuple[str, str],
+    cache: Bounded[tuple[str, ...], Prepared],
+    key: tuple[str, ...],
     prepare: Prepare,
     wanted: Execution,
     timings: Timings,
@@ -83,37 +90,60 @@ async def attempt(
     raise Conflict("The namespace or the retriever keeps changing; try again.", code="changing", retryable=True)
 
 
-async def prepared(runtime: Runtime, namespace: str, identifier: str) -> Prepared:
+async def prepared(runtime: Runtime, namespace: str, identifier: str, version: int | None = None) -> Prepared:
     """A stored retriever as it was last read, or read now."""
-    kept = runtime.prepared.get((namespace, identifier))
+    key = _key(namespace, identifier, version)
+    kept = runtime.prepared.get(key)
     if kept and access.sees(kept.catalog.namespace_id):
         return kept
-    return runtime.prepared.put((namespace, identifier), await _prepare(runtime, namespace, identifier))
+    return runtime.prepared.put(key, await _prepare(runtime, namespace, identifier, version))
 
 
-async def _prepare(runtime: Runtime, namespace: str, identifier: str) -> Prepared:
+async def fresh(runtime: Runtime, namespace: str, identifier: str, version: int | None = None) -> Prepared:
+    """A stored retriever read now, for what runs no statement that would find it out of date."""
+    key = _key(namespace, identifier, version)
+    return runtime.prepared.put(key, await _prepare(runtime, namespace, identifier, version))
+
+
+async def _prepare(runtime: Runtime, namespace: str, identifier: str, version: int | None) -> Prepared:
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace)
-        retriever = await retrievers.find(conn, catalog.namespace_id, identifier)
+        if version is None:
+            retriever = await retrievers.find(conn, catalog.namespace_id, identifier)
+        else:
+            retriever, pinned = await retriever_versions.find(conn, catalog.namespace_id, identifier, version)
     # After the catalog: as long as that is in force, no service that it maps to is another one.
     await services.refresh_for(runtime, catalog.inference_map.values())
-    return retrievers.prepare(retriever, catalog, runtime.limits)
+    if version is None:
+        return retrievers.prepare(retriever, catalog, runtime.limits)
+    return retriever_versions.prepare(retriever, pinned, catalog, runtime.limits)
+
+
+def requested(runtime: Runtime, prepared: Prepared, wanted: Execution, of: Fingerprint) -> tuple[Request, list[Limit]]:
+    """What is asked for, checked, and what of it was capped; `InvalidRequest` holds every problem."""
+    problems = Problems()
+    inputs = check_inputs(prepared.input_schema, wanted.inputs, problems, ("body", "inputs"))
+    filters = _filters(runtime, prepared, wanted, problems)
+    page, limits = windows.page_of(wanted.window, prepared.pipeline.named_rows, of)
+    vectors = tuple(prepared.catalog.by_name) if wanted.return_vectors else ()
+    return Request(inputs, filters, page, vectors, wanted.wishes, wanted.observe), limits
+
+
+def fingerprint_of(prepared: Prepared, wanted: Execution) -> Fingerprint:
+    """What a cursor of this execution belongs to."""
+    return partial(windows.fingerprint, prepared.identity, wanted.inputs, wanted.filters)
 
 
 async def _run(runtime: Runtime, prepared: Prepared, wanted: Execution, timings: Timings) -> Outcome:
-    problems = Problems()
-    inputs = check_inputs(prepared.input_schema, wanted.inputs, problems, ("body", "inputs"))
-    of = partial(windows.fingerprint, prepared.identity, wanted.inputs, wanted.filters)
+    of = fingerprint_of(prepared, wanted)
     with timings("plan"):
-        filters = _filters(runtime, prepared, wanted, problems)
-        page, limits = windows.page_of(wanted.window, prepared.pipeline.named_rows, of)
-    vectors = tuple(prepared.catalog.by_name) if wanted.return_vectors else ()
-    request = Request(inputs, filters, page, vectors, wanted.wishes, wanted.observe)
+        request, limits = requested(runtime, prepared, wanted, of)
+    page = request.page
     ran = await Run(runtime, prepared, request, timings)()
     with timings("encode"):
         warnings = list(ran.warnings)
         documents = [
-            hit(row, vectors, warnings, fields=fields)
+            hit(row, request.vectors, warnings, fields=fields)
             for row, fields in list(zip(ran.hits, ran.fields, strict=True))[: page.limit]
         ]
         place = windows.place_of(page, ran.hits, ran.total, of)

@@ -1,15 +1,16 @@
 """What executing a retriever would do: PostgreSQL's estimates for its statement, stage by stage. Nothing is run."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.db.engine import raw, transaction
 from app.db.statements import statement
 from app.domain import execution, planning
-from app.domain.planning import Request
+from app.domain.execution import Execution
 from app.domain.runtime import Prepared, Runtime
 from app.retrieval.executor import Page, set_local
+from app.retrieval.pipeline import Segment
 from app.retrieval.plan import Plan
 
 # For any values of the parameters, which are not sent.
@@ -57,20 +58,26 @@ class Explained:
     optimization_details: dict[str, Any] | None = None
 
 
-async def explain(
-    runtime: Runtime, namespace: str, retriever: str, given: frozenset[str], version: int | None = None
-) -> Explained:
-    """Estimates for a request with these inputs; without any, for one that gives all of them."""
-    prepared = await execution.prepared(runtime, namespace, retriever, version)
+async def explain(runtime: Runtime, namespace: str, retriever: str, wanted: Execution) -> Explained:
+    """Estimates for a request with these inputs, whatever their values; without any, for one that gives all of them."""
+    prepared = await execution.fresh(runtime, namespace, retriever, wanted.version)
+    given = frozenset(wanted.inputs)
     defaults = {name for name, spec in prepared.input_schema.items() if spec.get("default") is not None}
     provided = given | defaults if given else prepared.pipeline.input_names
-    request = Request(dict.fromkeys(provided), None, Page(), ())
-    plan = planning.compiled(runtime, prepared, request, 0)
-    found, documents = await _planned(runtime, prepared, plan)
-    stages = _stages(prepared, plan, found, documents)
+    of = execution.fingerprint_of(prepared, wanted)
+    request, _ = execution.requested(runtime, replace(prepared, input_schema={}), wanted, of)
+    request = replace(request, inputs=dict.fromkeys(provided), page=Page())
+    plans = {
+        n: planning.compiled(runtime, prepared, request, n, after_host=n > 0)
+        for n, segment in enumerate(prepared.pipeline.segments)
+        if segment.host is None
+    }
+    found, documents = await _planned(runtime, prepared, plans)
+    stages = _stages(prepared, plans, found, documents)
     longest = max(stage.estimated_duration_ms for stage in stages)
     slow = [stage.stage_name for stage in stages if stage.estimated_duration_ms >= BOTTLENECK * longest]
     total = round(sum(stage.estimated_duration_ms for stage in stages), 3)
+    first = next(iter(plans), None)
     return Explained(
         prepared.retriever_id or "",
         prepared.retriever_name,
@@ -78,32 +85,59 @@ async def explain(
         stages,
         len(stages),
         slow if len(stages) > 1 else [],
-        plan.text,
-        plan.settings,
-        found,
+        plans[first].text if first is not None else "",
+        plans[first].settings if first is not None else {},
+        found[first] if first is not None else None,
     )
 
 
-async def _planned(runtime: Runtime, prepared: Prepared, plan: Plan) -> tuple[dict[str, Any], int]:
-    """PostgreSQL's plan for any values of the binds, and its estimate of how many documents there are."""
-    numbered = plan.text % {bind.name: f"${n}" for n, bind in enumerate(plan.binds, start=1)}
+async def _planned(
+    runtime: Runtime, prepared: Prepared, plans: Mapping[int, Plan]
+) -> tuple[dict[int, dict[str, Any]], int]:
+    """PostgreSQL's plans for any values of the binds, and its estimate of how many documents there are."""
+    found = {}
     async with transaction(runtime.engine, runtime.settings) as conn:
         place = {"schema": prepared.catalog.schema}
         documents = (await conn.execute(statement("estimate_documents"), place)).scalar_one()
         driver = await raw(conn)
-        await driver.execute(*set_local(plan.settings))
-        # Never prepared: its parameters are left open, which only an unprepared statement may do.
-    rows = await (await driver.execute(EXPLAIN + numbered.encode(), prepare=False)).fetchone()
-    assert rows is not None
-    return rows[0][0]["Plan"], documents
+        for n, plan in plans.items():
+            if plan.settings:
+                await driver.execute(*set_local(plan.settings))
+            numbered = plan.text % {bind.name: f"${m}" for m, bind in enumerate(plan.binds, start=1)}
+            # Never prepared: its parameters are left open, which only an unprepared statement may do.
+            row = await (await driver.execute(EXPLAIN + numbered.encode(), prepare=False)).fetchone()
+            assert row is not None
+            found[n] = row[0][0]["Plan"]
+    return found, documents
 
 
-def _stages(prepared: Prepared, plan: Plan, found: dict[str, Any], documents: int) -> list[StageEstimate]:
-    nodes = {str(node.get("Subplan Name")): node for node in _nodes(found)}
-    embeds = len(plan.embeds)
+def _stages(
+    prepared: Prepared, plans: Mapping[int, Plan], found: Mapping[int, dict[str, Any]], documents: int
+) -> list[StageEstimate]:
     estimates: list[StageEstimate] = []
-    before, spent = documents, 0.0
-    for n, (name, stage) in enumerate(zip(plan.stages, prepared.pipeline.stages, strict=True), start=1):
+    before = documents
+    for n, segment in enumerate(prepared.pipeline.segments):
+        if n in plans:
+            estimates += _of_statement(segment, plans[n], found[n], before)
+        else:
+            step = segment.steps[0]
+            most = step.stage.most_rows()
+            rows = before if most is None else min(before, most)
+            note = "It runs on the host: how long it takes is not estimated."
+            told = StageEstimate(
+                segment.first, step.name, step.stage.stage_type, before, rows, _share(rows, before), 0.0
+            )
+            estimates.append(replace(told, optimization_notes=[note]))
+        before = estimates[-1].estimated_output
+    return estimates
+
+
+def _of_statement(segment: Segment, plan: Plan, found: dict[str, Any], before: int) -> list[StageEstimate]:
+    nodes = {str(node.get("Subplan Name")): node for node in _nodes(found)}
+    embeds, spent = len(plan.embeds), 0.0
+    estimates: list[StageEstimate] = []
+    for n, step in enumerate(segment.steps, start=segment.first + 1):
+        stage = step.stage
         node = nodes.get(f"CTE s{n}_{stage.stage_id}", found)
         rows = int(node["Plan Rows"])
         most = stage.most_rows()
@@ -113,10 +147,14 @@ def _stages(prepared: Prepared, plan: Plan, found: dict[str, Any], documents: in
         if stage.stage_id == "feature_search":
             took += EMBEDDING_MS * embeds
             embeds = 0
-        efficiency = round(rows / before, 4) if before else 0.0
-        estimates.append(StageEstimate(n - 1, name, stage.stage_type, before, rows, efficiency, round(took, 3)))
+        share = _share(rows, before)
+        estimates.append(StageEstimate(n - 1, step.name, stage.stage_type, before, rows, share, round(took, 3)))
         before = rows
     return estimates
+
+
+def _share(rows: int, before: int) -> float:
+    return round(rows / before, 4) if before else 0.0
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,13 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
+from app.domain import access
 from app.domain.namespaces import lock_catalog
 from app.domain.runtime import MAX_TIME_MS, Prepared
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog
-from app.retrieval.compiler import Pipeline, check_pipeline, parse_pipeline
 from app.retrieval.filters import Condition, Filter
 from app.retrieval.inputs import check_schema
+from app.retrieval.pipeline import Pipeline, check_pipeline, parse_pipeline
 from app.retrieval.stages.base import Limits
 
 # What of a definition a PATCH may change, and what it may hold at all.
@@ -95,6 +96,7 @@ async def put(
         "retriever_name": name,
         "definition": as_json(definition),
         "only_new": only_new,
+        "created_by": access.actor(),
     }
     row = (await conn.execute(statement("put_retriever"), binds)).mappings().one_or_none()
     if row is None:
@@ -117,6 +119,7 @@ async def change(
         "retriever_name": name,
         "version": present.version,
         "definition": as_json(definition),
+        "created_by": access.actor(),
     }
     try:
         row = (await conn.execute(statement("change_retriever"), binds)).mappings().one_or_none()

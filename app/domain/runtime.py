@@ -98,4 +98,11 @@ class Runtime:
     def limits(self) -> Limits:
         settings = self.settings
         filters = FilterLimits(settings.max_filter_depth, settings.max_filter_conditions)
-        return Limits(settings.max_stages, settings.max_searches, settings.max_top_k, filters, settings.max_host_rows)
+        return Limits(
+            settings.max_stages,
+            settings.max_searches,
+            settings.max_top_k,
+            filters,
+            settings.max_host_rows,
+            settings.max_query_words,
+        )

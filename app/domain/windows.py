@@ -1,6 +1,6 @@
 """Pages of an execution's result: which rows are asked for, and the cursor that leads on from the last of them.
 
-Nothing is kept between two pages: a cursor names the last document, its rank, and what it was a result of.
+Nothing is kept between two pages: a cursor names the last documents, a rank, and what they were a result of.
 """
 
 import base64
@@ -18,6 +18,8 @@ from app.retrieval.plan import After
 Method = Literal["cursor", "offset", "keyset", "scroll"]
 # A page of a pipeline whose stages name no number of rows.
 DEFAULT_SIZE = 10
+# Of the documents before a page's last one, which stand in for it when it is deleted: so many are in a cursor.
+SHOWN_BEFORE = 3
 # Where a cursor of each method stands in a request.
 PLACES: dict[Method, tuple[str, ...]] = {
     "cursor": ("body", "pagination", "cursor"),
@@ -72,6 +74,7 @@ class _Token(msgspec.Struct, array_like=True, frozen=True):
     of: str
     rank: int
     document_id: str
+    before: tuple[str, ...] = ()
 
 
 class _Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +82,7 @@ class _Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: float | None = None
     rank: int | None = None
     of: str | None = None
+    before: tuple[str, ...] = ()
 
 
 Fingerprint = Callable[[], str]
@@ -110,14 +114,14 @@ def _after(window: Window, of: Fingerprint) -> After | None:
     try:
         if window.marker is not None:
             marker = msgspec.convert(dict(window.marker), _Marker)
-            found, after = marker.of, After(marker.id, marker.rank, marker.score)
+            found, after = marker.of, After(marker.id, marker.rank, marker.score, marker.before[:SHOWN_BEFORE])
         else:
             token = _decoded(window.token or "")
-            found, after = token.of, After(token.document_id, token.rank, None)
+            found, after = token.of, After(token.document_id, token.rank, None, token.before[:SHOWN_BEFORE])
     except (ValueError, msgspec.DecodeError) as error:
         message = f"This is no {at[-1]} of ours ({error}); start again without one."
         raise InvalidRequest([Problem(at, "bad_cursor", message)]) from None
-    if "\0" in after.document_id or not _fits(after.rank) or (after.rank, after.score) == (None, None):
+    if any("\0" in shown for shown in after.ids) or not _fits(after.rank) or (after.rank, after.score) == (None, None):
         raise InvalidRequest([Problem(at, "bad_cursor", "`after` is {id, score} of a document that was answered.")])
     if found is not None and found != of():
         message = (
@@ -147,7 +151,8 @@ def place_of(page: Page, hits: Sequence[Sequence[Any]], total: int, of: Fingerpr
         return Place(size, total, more, None, None)
     rank, document_id, score = shown[-1][:3]
     belongs = of()
-    raw = msgspec.json.encode(_Token(belongs, rank, document_id))
+    before = tuple(row[1] for row in shown[-2 : -2 - SHOWN_BEFORE : -1])
+    raw = msgspec.json.encode(_Token(belongs, rank, document_id, before))
     token = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    marker = {"id": document_id, "score": score, "rank": rank, "of": belongs}
+    marker = {"id": document_id, "score": score, "rank": rank, "of": belongs, "before": before}
     return Place(size, total, more, token, marker)

@@ -250,7 +250,6 @@ def test_bad_pipelines_are_refused_where_they_were_sent(plane: Api) -> None:
     assert refused(SEARCH, inputs={"v": [1]})[1] == ["bad_input@body.inputs.v"]
     assert refused(SEARCH)[1] == ["missing_input@body.inputs.v"]
     assert refused(SEARCH, inputs=INPUTS, filters={}, pre_filters={})[1] == ["bad_value@body.pre_filters"]
-    assert refused(SEARCH, inputs=INPUTS, stream=True)[1] == ["not_offered@body.stream"]
     two = [feature_search(search("v", [1, 0]))] * 2
     assert refused(*two)[0] == "one_search_stage"
     message = plane("POST", "/retrievers/execute", {"stages": two}, status=422)["error"]["message"]

@@ -309,7 +309,6 @@ def test_a_namespace_that_is_not_there_lists_no_retrievers(generated: Connect) -
 @pytest.mark.parametrize(
     ("body", "places"),
     [
-        ({"stream": True}, ["stream"]),
         ({"expand": ["x"]}, ["expand"]),
         (
             {"return_presigned_urls": True, "target_collection_id": "c"},

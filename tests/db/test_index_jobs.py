@@ -23,6 +23,7 @@ from app.domain.promotion import Promotion
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs import queue, worker
+from app.retrieval import strategy
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
 from app.telemetry import Timings
@@ -117,7 +118,10 @@ class Place:
 
 
 @pytest.fixture
-async def place(fresh_database: Callable[[], str], settings: Settings) -> AsyncIterator[Place]:
+async def place(
+    fresh_database: Callable[[], str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    monkeypatch.setattr(strategy, "CANDIDATE", 0.01)  # an index costs next to nothing: it is used however few the rows
     url = fresh_database()
     database = sql.Identifier(servers.database_of(url))
     with psycopg.connect(url, autocommit=True) as conn:
