@@ -1,0 +1,78 @@
+"""The choice between exact search and the index: its bounds, and that it never passes what was asked."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.retrieval.filters import And, Condition, Not
+from app.retrieval.literals import lift_values
+from app.retrieval.strategy import CANDIDATE, EF_SEARCH_MAX, Choice, Size, choose
+from app.retrieval.templates import Template
+
+
+def chosen(documents: int, kept: int, rows: int = 10, *, indexed: bool = True) -> Choice:
+    return choose(Size(documents, kept, kept < documents, indexed), rows, ef_search=100)
+
+
+@pytest.mark.parametrize(
+    ("documents", "kept", "strategy"),
+    [
+        (100_000, 100_000, "hnsw"),
+        (100_000, 50_000, "hnsw_iterative"),
+        (400_000, 40_000, "hnsw_iterative"),
+        (400_000, 8_000, "exact"),
+        (100_000, 1_000, "exact"),
+        (100_000, 10, "exact"),
+        (1_000, 1_000, "exact"),
+        (0, 0, "exact"),
+    ],
+)
+def test_few_documents_are_searched_exactly(documents: int, kept: int, strategy: str) -> None:
+    assert chosen(documents, kept).strategy == strategy
+
+
+def test_a_filter_that_no_index_serves_makes_exact_search_dear() -> None:
+    assert chosen(400_000, 4_000).strategy == "exact"
+    assert chosen(400_000, 4_000, indexed=False).strategy == "hnsw_iterative"
+    assert chosen(400_000, 40, indexed=False).strategy == "exact"  # the index would be read to its end
+
+
+def test_a_wish_for_recall_widens_the_search_and_the_whole_of_it_is_exact() -> None:
+    size = Size(1_000_000, 1_000_000, False, True)
+    widths = [choose(size, 30, ef_search=40, recall_target=wish).ef_search for wish in (0.8, 0.95, 0.97, 0.99)]
+    assert widths == sorted(set(widths))
+    assert choose(size, 30, ef_search=40, recall_target=1.0).strategy == "exact"
+    assert choose(size, 30, ef_search=40, exact=True).strategy == "exact"
+
+
+@given(
+    documents=st.integers(0, 10**9),
+    share=st.floats(0, 1),
+    rows=st.integers(1, 5_000),
+    indexed=st.booleans(),
+    recall=st.one_of(st.none(), st.floats(0.01, 1)),
+)
+def test_the_index_is_never_asked_for_more_than_exact_search_costs(
+    documents: int, share: float, rows: int, indexed: bool, recall: float | None
+) -> None:
+    size = Size(documents, int(documents * share), share < 1, indexed)
+    choice = choose(size, rows, ef_search=100, recall_target=recall)
+    assert 1 <= choice.ef_search <= EF_SEARCH_MAX
+    if choice.strategy != "exact":
+        assert choice.strategy == ("hnsw_iterative" if size.filtered else "hnsw")
+        assert choice.ef_search * CANDIDATE < size.exact_cost
+        assert choice.max_scan_tuples <= max(500, 2 * choice.ef_search, size.exact_cost / CANDIDATE)
+
+
+def test_values_of_a_filter_are_lifted_but_for_those_that_decide_its_form() -> None:
+    one = And((Condition("a", "eq", "red"), Not(Condition("b", "in", [1, 2])), Condition("c", "exists", True)))
+    other = And((Condition("a", "eq", 7), Not(Condition("b", "in", ["x"])), Condition("c", "exists", True)))
+    lifted, values = lift_values(one)
+    assert lift_values(other) == (lifted, {"literal_filter_1": 7, "literal_filter_2": ["x"]})
+    assert values == {"literal_filter_1": "red", "literal_filter_2": [1, 2]}
+    for kept in (
+        Condition("a", "eq", None),
+        Condition("a", "eq", {"b": 1}),
+        Condition("a", "eq", Template("{{INPUT.x}}")),
+    ):
+        assert lift_values(kept) == (kept, {})
