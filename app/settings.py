@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     max_vector_configs: int = Field(64, ge=1, le=500, description="Vector configs in one namespace.")
     max_stages: int = Field(20, ge=1, description="Stages in one retriever.")
     max_searches: int = Field(10, ge=1, description="Searches in one `feature_search` stage.")
+    max_query_vectors: int = Field(256, ge=1, description="Vectors in one multi-vector that is searched for.")
+    max_query_contents: int = Field(16, ge=1, description="Texts and vectors in one query of several.")
+    max_facets: int = Field(20, ge=1, description="Facets of one `feature_search` stage.")
     max_top_k: int = Field(5_000, ge=1, description="Largest `top_k` and `final_top_k`.")
     max_host_rows: int = Field(
         1_000, ge=1, le=10_000, description="Documents that go from a statement to a stage on the host; more are told."
@@ -107,6 +110,11 @@ class Settings(BaseSettings):
     hnsw_ef_search: int = Field(100, ge=1, le=1000, description="HNSW: candidate list while searching, at least.")
     estimate_seconds: float = Field(
         60, ge=0, description="How long the estimate of what a filter keeps is believed; 0 asks for each execution."
+    )
+    index_advice_documents: int = Field(
+        1_000,
+        ge=0,
+        description="Documents from which on an answer warns of a filter that no payload index serves.",
     )
     index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")

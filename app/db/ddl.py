@@ -63,10 +63,11 @@ def vector_index(schema: str, config: VectorConfig, settings: Settings) -> sa.In
     """The index of a vector config; None where search is exact."""
     if config.index_method == "exact":
         return None
-    table = documents_table(schema, [config])
+    multi = config.kind == "multi"
+    table = side_table(schema, config) if multi else documents_table(schema, [config])
     return sa.Index(
         config.index_name,
-        index_expression(config, table.c[config.column]).label("vector"),
+        index_expression(config, table.c["vector" if multi else config.column]).label("vector"),
         _table=table,
         postgresql_using="hnsw",
         postgresql_ops={"vector": index_operator_class(config)},

@@ -15,11 +15,12 @@ from app.domain.namespaces import load_catalog
 from app.domain.runtime import Prepared, Runtime
 from app.errors import InvalidRequest, Problem
 from app.retrieval.catalog import Catalog
-from app.retrieval.stages.feature_search import text_refusal
+from app.retrieval.searches.query import text_refusal
 from app.telemetry import Timings
 
 # Inputs of this name hold the queries that stood in a definition. Where a caller uses it, nothing is lifted.
 LITERAL = "literal_query_"
+TYPES: dict[type, str] = {list: "array", dict: "object", str: "string"}
 # The public API's default, which names an index of an extractor that we do not have: it stands for any.
 ANY_INDEX = "mixpeek://text_extractor@v1/embedding"
 
@@ -74,7 +75,7 @@ def lift_queries(definition: Definition, inputs: Mapping[str, Any]) -> tuple[Def
     literals: dict[str, Any] = {}
     lifted = {**definition, "stages": [_lift_stage(stage, literals) for stage in stages]}
     if isinstance(schema, dict) and schema:
-        types = {name: {"type": "array" if isinstance(v, list) else "string"} for name, v in literals.items()}
+        types = {name: {"type": TYPES[type(value)]} for name, value in literals.items()}
         lifted["input_schema"] = {**schema, **types}
     return lifted, literals
 
@@ -90,19 +91,32 @@ def _lift_stage(stage: Any, literals: dict[str, Any]) -> Any:
 
 def _lift_search(search: Any, literals: dict[str, Any]) -> Any:
     query = search.get("query") if isinstance(search, dict) else None
+    if _is_literal(query):
+        mode = "text" if isinstance(query, str) else "vector"
+        return {**search, "query": {"input_mode": mode, "value": _as_input(query, literals)}}
     if isinstance(query, dict):
-        found = [name for name in ("value", "text", "vector") if query.get(name) is not None]
+        found = [name for name in ("value", "text", "vector", "values") if query.get(name) is not None]
         if len(found) == 1 and _is_literal(query[found[0]]):
             return {**search, "query": {**query, found[0]: _as_input(query[found[0]], literals)}}
-    elif _is_literal(query):
-        mode = "vector" if isinstance(query, list) else "text"
-        return {**search, "query": {"input_mode": mode, "value": _as_input(query, literals)}}
+        reference = query.get("document_ref")
+        if not found and isinstance(reference, dict) and _is_literal(reference.get("document_id")):
+            lifted = {**reference, "document_id": _as_input(reference["document_id"], literals)}
+            return {**search, "query": {**query, "document_ref": lifted}}
     return search
 
 
 def _is_literal(value: Any) -> bool:
+    """Whether this is a text, a vector, a sparse vector, or a list of several, with no template in it."""
     if isinstance(value, str):
         return "{{" not in value and "{%" not in value
+    if isinstance(value, dict):
+        return value.keys() == {"indices", "values"} and all(map(_is_numbers, value.values()))
+    return _is_numbers(value) or (
+        isinstance(value, list) and all(isinstance(v, str | list) and _is_literal(v) for v in value)
+    )
+
+
+def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) in (int, float) for item in value)
 
 

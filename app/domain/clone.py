@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import access, namespaces
+from app.domain import access, lexical, namespaces
 from app.domain.index_repair import defer_build
 from app.errors import InvalidRequest, Problem, Problems
 from app.retrieval.catalog import Catalog
@@ -52,7 +52,13 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
     access.require_creatable(namespace_id)
     copy = await _create(conn, source, namespace_id, wanted)
     state = "ready" if count <= SMALL_TABLE else "building"
-    binds = {"source": source.namespace_id, "copy": namespace_id, "retrievers": wanted.retrievers, "state": state}
+    binds = {
+        "source": source.namespace_id,
+        "copy": namespace_id,
+        "retrievers": wanted.retrievers,
+        "state": state,
+        "created_by": access.actor(),
+    }
     retrievers = list((await conn.execute(statement("copy_namespace"), binds)).scalars())
     await ddl.create_tables(conn, copy.schema, copy.vector_configs)
     copied = (await conn.execute(_copy_statement(source, copy))).one() if wanted.documents else (0, 0)
@@ -61,6 +67,7 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
             await ddl.create_index(conn, copy.schema, config, settings)
         elif config.index_method != "exact":
             await defer_build(conn, namespace_id, config.name)
+    await lexical.declare(conn, namespace_id, source.lexical_fields)
     return Cloned(source.namespace_id, namespace_id, copied[0], copied[1], retrievers)
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.retrieval.pipeline import Segment
-from app.retrieval.stages.feature_search import FeatureSearch, Search
+from app.retrieval.searches.search import Search
+from app.retrieval.stages.feature_search import FeatureSearch
 
 # Below it, nothing that a plan does is worth a word.
 MANY_ROWS = 1_000

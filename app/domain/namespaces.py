@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
+import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +14,7 @@ from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, na
 from app.db.statements import as_json, statement
 from app.domain import access
 from app.errors import Conflict, NotFound, Problems
-from app.retrieval.catalog import SIDE, Catalog, IndexState, Kind, Mode, VectorConfig
+from app.retrieval.catalog import SIDE, Catalog, IndexState, Kind, LexicalField, Mode, VectorConfig
 from app.retrieval.vectors import MAX_SPARSE_DIMENSION, METRIC_SPELLINGS, index_method
 from app.settings import Settings
 
@@ -233,7 +234,8 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     configs = tuple(VectorConfig(**config) for config in row["vector_configs"])
     # jsonb orders keys by length; the map is shown in the order of the configs.
     services = {c.name: row["inference_map"][c.name] for c in configs if c.name in row["inference_map"]}
-    return Catalog(**{**row, "vector_configs": configs, "inference_map": services})
+    lexical = msgspec.json.decode(row["lexical_fields"], type=tuple[LexicalField, ...])
+    return Catalog(**{**row, "vector_configs": configs, "inference_map": services, "lexical_fields": lexical})
 
 
 async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:

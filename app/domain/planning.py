@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+import sqlalchemy as sa
+
 from app.db.engine import connection, raw
 from app.domain.runtime import Known, Prepared, Runtime
+from app.errors import InvalidRequest, Problem
 from app.retrieval.compiler import compile_plan
-from app.retrieval.executor import Page, estimate_rows, fill_estimate
+from app.retrieval.executor import INPUTS, Page, estimate_rows, fill_estimate
 from app.retrieval.filters import Filter, all_of
+from app.retrieval.indexed import advice
 from app.retrieval.literals import lift_values
-from app.retrieval.plan import Plan, SearchShape
+from app.retrieval.plan import Plan, SearchShape, render
 from app.retrieval.strategy import Choice, Size, choose
 from app.telemetry import Timings
 
@@ -30,6 +34,7 @@ class Wishes:
 
 
 NO_WISHES = Wishes()
+SKIPPED = {"empty_query": "its query is empty", "empty_index": "no document has a vector in its index"}
 NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
 Observer = Callable[[str, Mapping[str, Any]], None]
 """Is told of events as they happen: `statement`, `stage_start`, `stage_complete`, `stage_error`."""
@@ -59,6 +64,7 @@ class Planned:
     inputs: Mapping[str, Any]
     choices: Mapping[str, Choice]
     sizes: Mapping[str, Hashable]  # of each search, where its estimate is remembered
+    warnings: Sequence[str] = ()
 
 
 async def plan(
@@ -69,9 +75,10 @@ async def plan(
         filters, values = lift_values(request.filters)
         lifted = replace(request, filters=filters, inputs={**request.inputs, **values})
         scout = compiled(runtime, prepared, lifted, n, after_host=after_host)
+    warnings = [*scout.warnings, *await _advice(runtime, prepared, scout, timings)]
     open_ = [shape for shape in scout.shapes if shape.ready]
     if not open_:
-        return Planned(scout, lifted.inputs, {}, {})
+        return Planned(scout, lifted.inputs, {}, {}, warnings)
     sizes, places = await _sizes(runtime, prepared, open_, lifted.inputs, timings)
     with timings("plan"):
         wishes, ef_search = request.wishes, runtime.settings.hnsw_ef_search
@@ -86,7 +93,8 @@ async def plan(
             for shape in open_
         }
         found = compiled(runtime, prepared, lifted, n, choices, after_host=after_host)
-        return Planned(replace(found, settings=_settings(choices)), lifted.inputs, choices, places)
+        settled = replace(found, settings=_settings(choices))
+        return Planned(settled, lifted.inputs, choices, places, warnings)
 
 
 def _settings(choices: Mapping[str, Choice]) -> dict[str, str]:
@@ -153,21 +161,7 @@ async def _sizes(
 ) -> tuple[dict[str, Size], dict[str, Hashable]]:
     """The size of each search; what is not remembered is estimated, all in one round trip."""
     wanted = {shape.key: _wanted(prepared, shape, inputs) for shape in shapes}
-    now, rows, missing = time.monotonic(), dict[Hashable, int](), dict[Hashable, _Asked]()
-    for asked in (each for several in wanted.values() for each in several):
-        known = runtime.estimates.get(asked.place)
-        if known is not None and known.until > now:
-            rows[asked.place] = known.rows
-        else:
-            missing[asked.place] = asked
-    if missing:
-        with timings("estimate"):
-            async with connection(runtime.engine) as conn:
-                texts = [(asked.text, asked.values) for asked in missing.values()]
-                found = await estimate_rows(await raw(conn), texts)
-        rows |= dict(zip(missing, found, strict=True))
-        for place in missing:
-            runtime.estimates.put(place, Known(rows[place], now + runtime.settings.estimate_seconds))
+    rows = await _known(runtime, [each for several in wanted.values() for each in several], timings)
     sizes = {}
     for shape in shapes:
         documents, *kept = (rows[asked.place] for asked in wanted[shape.key])
@@ -180,6 +174,40 @@ class _Asked:
     place: Hashable  # where the answer is remembered
     text: str
     values: dict[str, Any]
+
+
+async def _known(runtime: Runtime, wanted: Sequence[_Asked], timings: Timings) -> dict[Hashable, int]:
+    """Rows by place; what is not remembered is estimated now."""
+    now, rows, missing = time.monotonic(), dict[Hashable, int](), dict[Hashable, _Asked]()
+    for asked in wanted:
+        known = runtime.estimates.get(asked.place)
+        if known is not None and known.until > now:
+            rows[asked.place] = known.rows
+        else:
+            missing[asked.place] = asked
+    if missing:
+        with timings("estimate"):
+            async with connection(runtime.engine) as conn:
+                texts = [(asked.text, asked.values) for asked in missing.values()]
+                limits = {"statement_timeout": f"{runtime.settings.statement_timeout_ms}ms"}
+                found = await estimate_rows(await raw(conn), texts, limits)
+        rows |= dict(zip(missing, found, strict=True))
+        for place in missing:
+            runtime.estimates.put(place, Known(rows[place], now + runtime.settings.estimate_seconds))
+    return rows
+
+
+async def _advice(runtime: Runtime, prepared: Prepared, plan: Plan, timings: Timings) -> list[str]:
+    """What would serve the filters that read every document, where there are many."""
+    catalog = prepared.catalog
+    said = list(dict.fromkeys(line for read in plan.reads for line in advice(read, catalog)))
+    if not said:
+        return []
+    every: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(catalog.documents)
+    text = render(every)
+    place = (catalog.schema, text)
+    rows = await _known(runtime, [_Asked(place, text, {})], timings)
+    return said if rows[place] >= runtime.settings.index_advice_documents else []
 
 
 def _wanted(prepared: Prepared, shape: SearchShape, inputs: Mapping[str, Any]) -> list[_Asked]:
@@ -203,8 +231,8 @@ def learn(runtime: Runtime, planned: Planned, told: Mapping[str, Mapping[str, An
 
 def report(planned: Planned, prefix: str, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What a stage told; of each of its searches also its plan, what was asked of it, and what its filter may keep."""
-    searches = []
-    for shape in planned.plan.shapes:
+    searches: list[dict[str, Any]] = []
+    for shape in sorted(planned.plan.shapes, key=lambda shape: shape.number):
         if shape.prefix == prefix:
             choice = planned.choices.get(shape.key)
             about = {"index": shape.index, "asked": shape.rows, "plan": choice.strategy if choice else "exact"}
@@ -213,6 +241,27 @@ def report(planned: Planned, prefix: str, told: Mapping[str, Mapping[str, Any]])
             searches.append({"search": shape.number, **about, **_told_of(shape, told)})
     found = dict(told.get(prefix, {}))
     return {**found, "searches": searches} if searches else found
+
+
+def refuse_missing(told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `InvalidRequest` where a document whose vector is the query does not exist, or has none."""
+    missing = [
+        f"The document that search {search['search']} asks for does not exist, or has no vector in its index."
+        for stage in told.values()
+        for search in stage.get("searches") or ()
+        if search.get("missing_document")
+    ]
+    if missing:
+        raise InvalidRequest([Problem(INPUTS, "no_query_document", message) for message in missing])
+
+
+def skips(name: str, told: Mapping[str, Any]) -> list[str]:
+    """Which searches of a stage were left out, for the answer's `warnings`."""
+    return [
+        f"Search {search['search']} of the stage {name!r} was skipped: {SKIPPED[search['skipped']]}."
+        for search in told.get("searches") or ()
+        if search.get("skipped")
+    ]
 
 
 def _told_of(shape: SearchShape, told: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -104,5 +104,8 @@ class Runtime:
             settings.max_top_k,
             filters,
             settings.max_host_rows,
-            settings.max_query_words,
+            query_vectors=settings.max_query_vectors,
+            contents=settings.max_query_contents,
+            facets=settings.max_facets,
+            query_words=settings.max_query_words,
         )

@@ -35,6 +35,7 @@ async def run_statement(
     limits = {"statement_timeout": f"{limit_ms}ms"}
     request.observe("statement", {"segment": n, "plan": planned.plan, "values": {**values, **page.binds()}})
     found = await execute(runtime.engine, planned.plan, prepared.versions, values, page, limits, timings)
+    planning.refuse_missing(found.told)
     planning.learn(runtime, planned, found.told)
     return planned, found
 

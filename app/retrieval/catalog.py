@@ -42,6 +42,34 @@ class VectorConfig:
         return f"{SIDE}{self.column}"
 
 
+@dataclass(frozen=True, slots=True)
+class LexicalField:
+    """A payload field that lexical search finds words in: its number in the postings, a jsonpath of its strings, its
+    language, and how many characters a lexeme that counts has."""
+
+    field: int
+    name: str
+    path: str
+    language: str = "english"
+    min_length: int = 1
+    max_length: int = 2_047  # PostgreSQL's longest lexeme, in bytes
+
+
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "geo", "text", "uuid"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldIndex:
+    """The index of a payload field: what its values are, and who asked for it. `number` is in the names of what
+    PostgreSQL keeps for it."""
+
+    field: str
+    type: FieldType
+    state: IndexState
+    origin: Literal["declared", "adaptive"]
+    number: int
+
+
 @dataclass(frozen=True)
 class Catalog:
     """A namespace at one `version`: its relation, vector configs and their inference services."""
@@ -54,10 +82,22 @@ class Catalog:
     dynamic_vector_indexes: bool
     vector_configs: tuple[VectorConfig, ...]
     inference_map: Mapping[str, str]
+    lexical_fields: tuple[LexicalField, ...] = ()
+    lexical_ready: bool = False  # whether the postings have every document
+    payload_indexes: tuple[FieldIndex, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, VectorConfig]:
         return {config.name: config for config in self.vector_configs}
+
+    def index(self, uri: str) -> VectorConfig | None:
+        """A vector config by its name, or by the last part of a `mixpeek://extractor@v1/name` URI."""
+        return self.by_name.get(uri) or self.by_name.get(uri.rsplit("/", 1)[-1])
+
+    @cached_property
+    def field_indexes(self) -> dict[str, FieldIndex]:
+        """The payload indexes that are ready, by their fields."""
+        return {index.field: index for index in self.payload_indexes if index.state == "ready"}
 
     @cached_property
     def documents(self) -> sa.FromClause:
@@ -113,14 +153,25 @@ class Fields:
 
     `document_id`, `collection_id`, `_internal.created_at`, `_internal.updated_at` and `_internal.metadata.…` are
     the system's. `metadata.…` is the document's metadata too, unless its payload has a field `metadata` of its own,
-    which wins. Everything else is a path into the payload.
+    which wins. Everything else is a path into the payload. Among the rows of a pipeline (`rows`), `score` is the
+    row's, and the payload is what earlier stages made of it.
     """
 
     documents: sa.FromClause
+    rows: sa.FromClause | None = None
+
+    @property
+    def payload(self) -> sa.ColumnElement[Any]:
+        """The document's fields as they are now."""
+        if self.rows is not None and "fields" in self.rows.c:
+            return self.rows.c.fields
+        return self.documents.c.payload
 
     def __call__(self, field: str) -> tuple[sa.ColumnElement[Any], tuple[str, ...]]:
         path = tuple(field.split("."))
-        columns = self.documents.c
+        columns, payload = self.documents.c, self.payload
+        if self.rows is not None and field in ("score", "document_id"):
+            return sa.func.to_jsonb(self.rows.c[field]), ()
         if field in ("document_id", "collection_id"):
             return sa.func.to_jsonb(columns[field]), ()
         if path[0] == "_internal" and len(path) > 1:
@@ -129,8 +180,7 @@ class Fields:
             if path[1] in SYSTEM_COLUMNS:
                 return sa.func.to_jsonb(columns[path[1]]), path[2:]
         if path[0] == "metadata":
-            own = columns.payload.op("->", return_type=JSONB())(_METADATA)
-            return sa.case(
-                (columns.payload.op("?", return_type=sa.Boolean())(_METADATA), own), else_=columns.metadata
-            ), path[1:]
-        return columns.payload, path
+            own = payload.op("->", return_type=JSONB())(_METADATA)
+            has_own = payload.op("?", return_type=sa.Boolean())(_METADATA)
+            return sa.case((has_own, own), else_=columns.metadata), path[1:]
+        return payload, path

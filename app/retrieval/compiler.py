@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 
 from app.retrieval.catalog import Catalog
 from app.retrieval.filters import Filter, to_json
-from app.retrieval.pipeline import Pipeline, Segment
+from app.retrieval.pipeline import Segment
 from app.retrieval.plan import Plan, constant, render
 from app.retrieval.stages.base import Limits, Lowering, Rows
 from app.retrieval.strategy import Strategy
@@ -48,7 +48,7 @@ def compile_plan(
     source = _given_rows(to) if after_host else None
     ctes: list[sa.CTE] = []
     for n, (step, stage) in enumerate(segment.sql, start=segment.first + 1):
-        to.prefix = f"s{n}"
+        to.prefix, to.parallel = f"s{n}", step.alias is not None and source is not None
         source = stage.lower(source, to).cte(f"s{n}_{stage.stage_id}")
         if step.post_filters is not None:
             source = _filtered(source, step.post_filters, to).cte(f"s{n}_post_filters")
@@ -65,14 +65,21 @@ def compile_plan(
         stages=tuple(step.name for step in segment.steps),
         vectors=tuple(vectors),
         told=tuple(to.told),
-        relaxed=tuple(to_json(condition) for condition in to.relaxed),
+        relaxed=_relaxed(to),
+        reads=tuple(to.reads),
         shapes=tuple(to.shapes),
+        needs_one=tuple(to.needs_one),
+        timeout_ms=min(to.timeouts_ms, default=None),
+        warnings=tuple(to.warnings),
     )
 
 
-def whole(pipeline: Pipeline) -> Segment:
-    """All SQL stages of a pipeline that has no others."""
-    return Segment(0, pipeline.steps)
+def _relaxed(to: Lowering) -> tuple[dict[str, Any], ...]:
+    """The conditions that were dropped, each once, though a filter may stand in several places."""
+    found: list[dict[str, Any]] = []
+    for condition in map(to_json, to.relaxed):
+        found += [condition] if condition not in found else []
+    return tuple(found)
 
 
 def _given_rows(to: Lowering) -> sa.CTE:
@@ -146,14 +153,13 @@ def _told(to: Lowering) -> sa.ColumnElement[Any]:
 
 
 def _rank_before(last: sa.CTE, to: Lowering) -> sa.ColumnElement[int]:
-    """The rank that the answer begins after: of the document that is named; where that is gone, the one before it."""
-    document = to.binds.add("after_id", sa.Text(), None)
+    """The rank that the answer begins after: of the first of the documents named that is there; else by the place."""
+    shown = to.binds.add("after_ids", sa.ARRAY(sa.Text), None)
     place = to.binds.add("after_rank", sa.BigInteger(), None) - constant(1)
     # A document may have several rows, as after an unwind: the one that is nearest to its place.
     nearest = sa.func.abs(last.c.rank - place - constant(1))
-    named = (
-        sa.select(last.c.rank).where(last.c.document_id == document).order_by(nearest, last.c.rank).limit(constant(1))
-    )
+    order = (sa.func.array_position(shown, last.c.document_id), nearest, last.c.rank)
+    named = sa.select(last.c.rank).where(last.c.document_id == sa.any_(shown)).order_by(*order).limit(constant(1))
     score = to.binds.add("after_score", sa.Double(), None)
     better = sa.select(sa.func.max(last.c.rank)).where(last.c.score > score)
     return sa.func.coalesce(named.scalar_subquery(), place, better.scalar_subquery(), constant(0))

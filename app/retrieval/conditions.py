@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,13 @@ def like(pattern: str, flags: str = "") -> str:
 def to_text(value: Any) -> str:
     """JSON as the driver takes it."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def written(value: Any) -> str:
+    """A scalar's JSON; a number as PostgreSQL writes it, without exponent and trailing zeros."""
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize() + 0, "f")
+    return to_text(value)
 
 
 def exists(

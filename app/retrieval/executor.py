@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db.engine import connection, raw
 from app.errors import InvalidRequest, Problem
 from app.inference.base import Task
-from app.retrieval.plan import After, Bind, Estimate, Inputs, Plan
+from app.retrieval.plan import After, Bind, Embed, Estimate, Inputs, Plan
+from app.retrieval.searches.query import texts_of, with_vectors
 from app.retrieval.templates import MissingInput, fill, input_names
 from app.retrieval.vectors import Vector
 from app.telemetry import Timings
@@ -46,7 +47,7 @@ class Page:
     def binds(self) -> dict[str, Any]:
         if self.after is None or self.limit is None:
             return {"page_limit": self.limit, "page_offset": self.offset}
-        after = {"after_id": self.after.document_id, "after_rank": self.after.rank, "after_score": self.after.score}
+        after = {"after_ids": self.after.ids, "after_rank": self.after.rank, "after_score": self.after.score}
         return {"page_limit": self.limit + 1, "page_offset": 0, **after}
 
 
@@ -70,18 +71,26 @@ async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, A
         try:
             filled = fill(bind.value, inputs)
             if (wanted := embeds.get(bind.name)) is not None:
-                if not isinstance(filled, str):
-                    raise ValueError("a text query is a string")
-                filled = await embed(wanted.service, filled, wanted.task)
+                filled = await _embedded(filled, wanted, embed)
             values[bind.name] = bind.convert(filled)
         except MissingInput as error:
             message = f"The input {error.name!r} is needed by this retriever."
             problems.append(Problem((*INPUTS, error.name), "missing_input", message))
         except ValueError as error:
             problems.append(Problem(_place(bind), "bad_input", f"The value of {bind.name} does not fit: {error}."))
+    for group in plan.needs_one:
+        if all(name in values and values[name] is None for name in group):
+            message = "Every search of a feature_search stage was skipped, for its query is empty: give one of them."
+            problems.append(Problem(INPUTS, "empty_query", message))
     if problems:
         raise InvalidRequest(list(dict.fromkeys(problems)))
     return values
+
+
+async def _embedded(filled: Any, wanted: Embed, embed: Embedder) -> Any:
+    """A query with vectors in the place of its texts; what is empty stays as it is."""
+    texts = texts_of(filled, wanted.several)
+    return with_vectors(filled, {text: await embed(wanted.service, text, wanted.task) for text in texts})
 
 
 def fill_estimate(estimate: Estimate, inputs: Inputs) -> dict[str, Any] | None:
@@ -93,11 +102,14 @@ def fill_estimate(estimate: Estimate, inputs: Inputs) -> dict[str, Any] | None:
 
 
 async def estimate_rows(
-    driver: psycopg.AsyncConnection[Any], wanted: Sequence[tuple[str, Mapping[str, Any]]]
+    driver: psycopg.AsyncConnection[Any],
+    wanted: Sequence[tuple[str, Mapping[str, Any]]],
+    limits: Mapping[str, str],
 ) -> list[int]:
     """PostgreSQL's estimates of how many rows these selects answer, in one round trip; nothing is run."""
     cursors = []
     async with driver.pipeline():
+        await driver.execute(*set_local(limits))
         for text, values in wanted:
             # Planned for these values, and never prepared: a kept plan would not know them.
             cursors.append(await driver.execute(EXPLAIN + text.encode(), values, prepare=False))

@@ -15,23 +15,28 @@ Fusion = Literal["rrf", "dbsf", "weighted", "max"]
 RRF_K = 60
 
 
-def _rrf(hits: sa.CTE) -> sa.ColumnElement[float]:
-    return sa.func.sum(hits.c.weight / (sa.literal_column(str(RRF_K)) + hits.c.rank))
+def vote(rank: sa.ColumnElement[int], k: int = RRF_K) -> sa.ColumnElement[float]:
+    """What a rank from 1 counts in rrf."""
+    return ONE / (sa.literal_column(str(k)) + rank)
 
 
-def _dbsf(hits: sa.CTE) -> sa.ColumnElement[float]:
+def _rrf(hits: sa.CTE, k: int) -> sa.ColumnElement[float]:
+    return sa.func.sum(hits.c.weight / (sa.literal_column(str(k)) + hits.c.rank))
+
+
+def _dbsf(hits: sa.CTE, _k: int) -> sa.ColumnElement[float]:
     return sa.func.sum(hits.c.weight * hits.c.normalised)
 
 
-def _weighted(hits: sa.CTE) -> sa.ColumnElement[float]:
+def _weighted(hits: sa.CTE, _k: int) -> sa.ColumnElement[float]:
     return sa.func.sum(hits.c.weight * hits.c.score)
 
 
-def _max(hits: sa.CTE) -> sa.ColumnElement[float]:
+def _max(hits: sa.CTE, _k: int) -> sa.ColumnElement[float]:
     return sa.func.max(hits.c.score)
 
 
-FUSIONS: dict[Fusion, Callable[[sa.CTE], sa.ColumnElement[float]]] = {
+FUSIONS: dict[Fusion, Callable[[sa.CTE, int], sa.ColumnElement[float]]] = {
     "rrf": _rrf,
     "dbsf": _dbsf,
     "weighted": _weighted,
@@ -45,6 +50,6 @@ def normalised(search: sa.CTE) -> sa.ColumnElement[float]:
     return sa.func.coalesce((search.c.score - low) / sa.func.nullif(high - low, sa.literal_column("0")), ONE)
 
 
-def fuse(fusion: Fusion, hits: sa.CTE) -> sa.Select[Any]:
+def fuse(fusion: Fusion, hits: sa.CTE, k: int = RRF_K) -> sa.Select[Any]:
     """From hits (`document_id, rank, score, weight` and for dbsf `normalised`) one row and score per document."""
-    return sa.select(hits.c.document_id, FUSIONS[fusion](hits).label("score")).group_by(hits.c.document_id)
+    return sa.select(hits.c.document_id, FUSIONS[fusion](hits, k).label("score")).group_by(hits.c.document_id)

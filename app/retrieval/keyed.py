@@ -253,17 +253,22 @@ def implied(asked: Condition) -> Filter | None:
 
     None where there is no such thing. Language A opens at least the arrays that a key may go through.
     """
-    operator, path = asked.operator.removeprefix("key."), qdrant.steps(asked.field)
-    names = [step for step in path if isinstance(step, str)]
-    arrays_in_arrays = any(not isinstance(a, str) and not isinstance(b, str) for a, b in pairwise(path))
-    if arrays_in_arrays or any("." in name for name in names):
+    operator, field = asked.operator.removeprefix("key."), looser_field(asked)
+    if field is None:
         return None
-    field = ".".join(names)
     if operator in _LOOSER:
         return replace(asked, field=field, operator=_LOOSER[operator])
     if operator == "range" and not any(isinstance(bound, str) or is_templated(bound) for bound in asked.value.values()):
         return And(tuple(Condition(field, name, bound) for name, bound in asked.value.items()))
     return None
+
+
+def looser_field(asked: Condition) -> str | None:
+    """The field that in language A leads to every value that this condition tests, and perhaps to others."""
+    path = qdrant.steps(asked.field)
+    names = [step for step in path if isinstance(step, str)]
+    arrays_in_arrays = any(not isinstance(a, str) and not isinstance(b, str) for a, b in pairwise(path))
+    return None if arrays_in_arrays or any("." in name for name in names) else ".".join(names)
 
 
 def _listed(value: Any) -> list[Any]:

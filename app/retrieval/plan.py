@@ -48,6 +48,12 @@ def constant(number: int) -> sa.ColumnElement[int]:
     return sa.literal_column(str(number), sa.BigInteger())
 
 
+def word(name: str) -> sa.ColumnElement[str]:
+    """A name of ours as a text, in the statement's text."""
+    assert name.isidentifier()
+    return sa.literal_column("'" + name + "'", sa.Text())
+
+
 Inputs = Mapping[str, Any]
 
 
@@ -64,11 +70,13 @@ def render(statement: sa.ClauseElement) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """A bind whose value is a text that this inference service turns into a vector before the statement runs."""
+    """A bind whose value is a text that this inference service turns into a vector before the statement runs; or a
+    list of texts and vectors, `several` at most."""
 
     bind: str
     service: str
     task: Literal["query", "document"]
+    several: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +112,17 @@ class SearchShape:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The document that the answer comes after; where it is gone, its rank or its score says where it was."""
+    """The document that the answer comes after. Where it is gone, the nearest of those `before` it that is still there
+    takes its place; where all are, its rank or its score says where it was."""
 
     document_id: str
     rank: int | None
     score: float | None
+    before: tuple[str, ...] = ()  # the nearest first
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.document_id, *self.before]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +131,8 @@ class Plan:
 
     `text` has `%(name)s` parameters. Its rows are `(namespace_version, retriever_version, counts, told, fields, rank,
     document_id, score, collection_id, payload, metadata, created_at, updated_at, vectors…)`; there is always at least
-    one row, with a null `document_id` when nothing was found.
+    one row, with a null `document_id` when nothing was found. Of the binds in each group of `needs_one` some must have
+    a value. `timeout_ms` ends the statement, where one of its stages asks for that.
     """
 
     text: str
@@ -129,3 +144,7 @@ class Plan:
     told: tuple[tuple[str, str], ...]  # of each value in the row's `told`: its stage's prefix, and its key
     relaxed: tuple[dict[str, Any], ...]
     shapes: tuple[SearchShape, ...] = ()
+    needs_one: tuple[tuple[str, ...], ...] = ()
+    timeout_ms: int | None = None
+    warnings: tuple[str, ...] = ()
+    reads: tuple[Any, ...] = ()  # the filters of whole namespaces, as `app.retrieval.filters.Filter`

@@ -7,7 +7,6 @@ A field stands for the values at its path, arrays opened (two deep, as jsonpath 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -27,6 +26,7 @@ from app.retrieval.conditions import (
     like,
     quoted,
     to_text,
+    written,
 )
 from app.retrieval.filters import And, AtLeast, Condition, Filter, Nested, Not, Or
 from app.retrieval.keyed import Keyed, values_at
@@ -124,7 +124,7 @@ class _Lowering:
         text = sa.cast(value, sa.Text)
         number = sa.cast(sa.func.trim_scale(sa.cast(value, sa.Numeric)), sa.Text)
         is_number = sa.func.jsonb_typeof(value) == sa.literal_column("'number'")
-        keys = self.bind("keys", JSONB(), lambda wanted: keys_of(map(_plain, wanted)))
+        keys = self.bind("keys", JSONB(), lambda wanted: keys_of(map(written, wanted)))
         return among(value, sa.case((is_number, number), else_=text), keys)
 
     def is_null(self) -> sa.ColumnElement[bool]:
@@ -166,13 +166,6 @@ class _Lowering:
 
     def bind(self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]) -> sa.ColumnElement[Any]:
         return bind(self.binds, self.hint, self.asked, what, type_, convert)
-
-
-def _plain(value: Any) -> str:
-    """A scalar's JSON; a number as PostgreSQL writes it, without exponent and trailing zeros."""
-    if isinstance(value, float):
-        return format(Decimal(repr(value)).normalize() + 0, "f")
-    return to_text(value)
 
 
 def _test(asked: Condition, value: Any) -> str:

@@ -38,15 +38,18 @@ METRIC_SPELLINGS: dict[str, Metric] = {
 
 
 def index_method(dimension: int, metric: Metric, kind: Kind = "dense") -> IndexMethod:
-    """HNSW on vector to 2,000 dimensions, on a halfvec cast to 4,000; above, bits for cosine, else exact search."""
-    if kind != "dense":
+    """HNSW on vector to 2,000 dimensions, on a halfvec cast to 4,000; above, bits for cosine, else exact search.
+
+    A multi-vector's index holds each of its vectors; pgvector indexes no sparse vector of more than 1,000 values.
+    """
+    if kind == "sparse":
         return "exact"
     if dimension <= MAX_HNSW_VECTOR:
         return "hnsw_vector"
     if dimension <= MAX_HNSW_HALFVEC:
         return "hnsw_halfvec"
     # The sign bits of a vector say much about its direction and nothing about its length.
-    return "hnsw_binary" if metric == "cosine" else "exact"
+    return "hnsw_binary" if metric == "cosine" and kind == "dense" else "exact"
 
 
 def distance(metric: Metric, column: sa.ColumnElement[Any], query: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
@@ -111,11 +114,30 @@ def as_vector(raw: Any, config: VectorConfig) -> Vector:
     return _checked(_numbers(raw), config)
 
 
-def as_query(raw: Any, config: VectorConfig) -> Vector | SparseVector:
-    """The vector that an index of this kind can be searched with."""
-    if config.kind == "multi":
-        raise ValueError(f"the index {config.name!r} holds multi-vectors, which are stored and cannot be searched")
-    return as_sparse(raw, config) if config.kind == "sparse" else as_vector(raw, config)
+def as_query(raw: Any, config: VectorConfig) -> Value:
+    """What an index of this kind can be searched with; one vector is a multi-vector, too."""
+    if config.kind == "multi" and not (isinstance(raw, list) and raw and isinstance(raw[0], list)):
+        return [as_vector(raw, config)]
+    return as_value(raw, config)
+
+
+def random_query(config: VectorConfig) -> Value:
+    """A query in a random direction."""
+    draw = np.random.default_rng()
+    if config.kind == "sparse":
+        indices = draw.choice(config.dimension, min(config.dimension, 8), replace=False).tolist()
+        return SparseVector(dict.fromkeys(indices, 1.0), config.dimension)
+    vector = draw.standard_normal(config.dimension, np.float32)
+    return [vector] if config.kind == "multi" else vector
+
+
+def mean_of(raw: Any, config: VectorConfig) -> Vector:
+    """The mean of several vectors, which count alike by direction where the metric is cosine."""
+    vectors = as_multi([vector.tolist() if isinstance(vector, np.ndarray) else vector for vector in raw], config)
+    if config.metric == "cosine":
+        vectors = [vector / np.linalg.norm(vector) for vector in vectors]
+    mean: Vector = np.mean(vectors, axis=0, dtype=np.float32)
+    return _checked(mean, config)
 
 
 def as_sparse(raw: Any, config: VectorConfig) -> SparseVector:

@@ -30,7 +30,8 @@ Where = Callable[[Lowering, bool], list[sa.ColumnElement[bool]]]
 class Nearest:
     """One search: `rows` documents nearest to `query` that `where` keeps.
 
-    `whole`: among all documents, not among the rows of an earlier stage. `filtered`: there are conditions; `served`: indexes serve all of them.
+    `whole`: among all documents, not among the rows of an earlier stage. `filtered`: there are conditions; `served`:
+    indexes serve all of them.
     """
 
     number: int
@@ -63,7 +64,7 @@ class Nearest:
         documents = Estimate(render(counted), ())
         kept = None
         if ready and self.filtered:
-            aside = replace(to, binds=Binds(), relaxed=[])
+            aside = replace(to, binds=Binds(), relaxed=[], rendering="estimate")
             text = render(counted.where(*self.where(aside, True)))
             kept = Estimate(text, tuple(aside.binds.found.values()))
         return SearchShape(

@@ -44,9 +44,10 @@ class AttributeFilter(SqlStage, frozen=True, kw_only=True):
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         if source is None:
-            documents = to.catalog.documents
-            where = to.where(self.condition(), documents, "filter", case_insensitive=self.case_insensitive)
-            return whole_namespace(to, *where, *to.where_parsed(to.everywhere, documents, "request_filter"))
+            documents, served = to.catalog.documents, to.served()
+            to.note(to.parsed(self.condition()), to.everywhere)
+            where = served.where(self.condition(), documents, "filter", case_insensitive=self.case_insensitive)
+            return whole_namespace(to, *where, *served.where_parsed(to.everywhere, documents, "request_filter"))
         rows = to.rows(source)
         return rows.select().where(
             *to.where(self.condition(), rows.get, "filter", case_insensitive=self.case_insensitive)

@@ -13,8 +13,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, Fields
-from app.retrieval.filters import Condition, Filter, FilterLimits, drop_missing, parse_filter, with_conditions
+from app.retrieval.filters import Condition, Filter, FilterLimits, all_of, drop_missing, parse_filter, with_conditions
 from app.retrieval.host import Host, Row
+from app.retrieval.indexed import indexed
 from app.retrieval.objects import DEEPEST, merged, tree_of
 from app.retrieval.plan import Binds, Embed, SearchShape
 from app.retrieval.predicates import predicate
@@ -34,6 +35,7 @@ class Limits:
     filters: FilterLimits
     host_rows: int = 1_000
     query_vectors: int = 256
+    contents: int = 16
     facets: int = 20
     query_words: int = 256
 
@@ -83,6 +85,9 @@ class Lowering:
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
     after_host: bool = False  # rows may be there that are no stored documents
     parallel: bool = False  # the stage has an output_alias: a branch beside the rows that it is given
+    # Filters of whole namespaces are lowered to be cheap for each row, to be served by indexes, or to be estimated.
+    rendering: Literal["plain", "indexed", "estimate"] = "plain"
+    reads: list[Filter] = field(default_factory=list)  # what whole namespaces were filtered by
     strategies: Mapping[str, Strategy] = field(default_factory=dict)  # of searches, by `SearchShape.key`
     shapes: list[SearchShape] = field(default_factory=list)
     binds: Binds = field(default_factory=Binds)
@@ -100,7 +105,8 @@ class Lowering:
     def rows(self, source: sa.CTE | None) -> "Rows":
         """The rows that a stage is given; for the first stage every document, in the order of their ids."""
         if source is None:
-            everywhere = self.where_parsed(self.everywhere, self.catalog.documents, "request_filter")
+            self.note(self.everywhere)
+            everywhere = self.served().where_parsed(self.everywhere, self.catalog.documents, "request_filter")
             source = whole_namespace(self, *everywhere).cte(f"{self.prefix}_documents")
         return Rows(source, self)
 
@@ -121,7 +127,7 @@ class Lowering:
         case_insensitive: bool = False,
     ) -> list[sa.ColumnElement[bool]]:
         """The predicates of a filter in either language; conditions whose input is missing are dropped and noted."""
-        parsed = parse_filter(raw, (), Problems(), self.limits.filters)
+        parsed = self.parsed(raw)
         if parsed is not None and case_insensitive:
             parsed = with_conditions(parsed, lambda condition: replace(condition, case_insensitive=True))
         return self.where_parsed(parsed, documents, hint)
@@ -136,7 +142,25 @@ class Lowering:
         if kept is None:
             return []
         fields = documents if isinstance(documents, Fields) else Fields(documents)
-        return [predicate(kept, fields, self.binds, f"{self.prefix}_{hint}")]
+        hint = f"{self.prefix}_{hint}"
+        if self.rendering == "plain" or fields.rows is not None:
+            return [predicate(kept, fields, self.binds, hint)]
+        indexes, estimate = self.catalog.field_indexes, self.rendering == "estimate"
+        return [indexed(kept, fields, self.binds, hint, indexes, estimate=estimate)]
+
+    def served(self) -> "Lowering":
+        """The same, but that indexes serve its filters."""
+        return replace(self, rendering="indexed") if self.rendering == "plain" else self
+
+    def note(self, *filters: Filter | None) -> Filter | None:
+        """Notes what the whole namespace is filtered by, all of it; conditions whose input is missing do not count."""
+        kept = [drop_missing(each, self.provided)[0] for each in filters if each is not None]
+        found = all_of([each for each in kept if each is not None])
+        self.reads += [found] if found is not None else []
+        return found
+
+    def parsed(self, raw: Any) -> Filter | None:
+        return parse_filter(raw, (), Problems(), self.limits.filters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,8 @@ class Limit(SqlStage, frozen=True, kw_only=True):
     offset: int = 0
 
     def check(self, check: Check) -> None:
-        if not 1 <= self.limit <= 10_000:
-            check.add("out_of_range", f"limit is from 1 to 10,000, not {self.limit}.", "limit")
-        if not 0 <= self.offset <= 10_000:
-            check.add("out_of_range", f"offset is from 0 to 10,000, not {self.offset}.", "offset")
+        check.range("limit", self.limit, 1, 10_000)
+        check.range("offset", self.offset, 0, 10_000)
 
     def most_rows(self) -> int:
         return self.limit

@@ -1,0 +1,82 @@
+"""What PostgreSQL keeps for the index of a payload field: keys for equality; for ranges numbers, and texts.
+
+The functions of schema pgretrieve that make them open arrays as filters do, and return nothing that is too long for an
+index. Their paths stand in the text, since an index serves only the very expression that it was made with.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONPATH
+
+from app.retrieval.catalog import SYSTEM_COLUMNS, FieldIndex, Fields, FieldType
+from app.retrieval.conditions import quoted
+
+Kind = Literal["keys", "numbers", "texts"]
+_EQUALITY: tuple[Kind, ...] = ("keys",)
+_EQUALITY_AND_RANGES: tuple[Kind, ...] = ("keys", "numbers", "texts")
+KINDS: Mapping[FieldType, tuple[Kind, ...]] = {
+    **dict.fromkeys(("keyword", "uuid", "bool"), _EQUALITY),
+    **dict.fromkeys(("integer", "float", "datetime"), _EQUALITY_AND_RANGES),
+    **dict.fromkeys(("geo", "text"), ()),
+}
+
+
+def is_system(field: str) -> bool:
+    """Whether the field is a column of the documents."""
+    return field in ("document_id", "collection_id") or field in [f"_internal.{name}" for name in SYSTEM_COLUMNS]
+
+
+def kinds(index: FieldIndex) -> tuple[Kind, ...]:
+    """What is kept for an index; nothing for the system's columns."""
+    return () if is_system(index.field) else KINDS[index.type]
+
+
+def name_of(index: FieldIndex, kind: Kind) -> str:
+    return f"payload_{index.number}_{kind}"
+
+
+def keys(fields: Fields, field: str) -> sa.ColumnElement[Any]:
+    """The scalars at a field, as `key_of` writes them: bytea[]."""
+    value, path = fields(field)
+    return sa.func.pgretrieve.payload_keys(value, _literal(f"{_path(path)}[*][*]"), type_=sa.ARRAY(sa.LargeBinary))
+
+
+def numbers(fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
+    """The field's only number; or, of several, the greatest and the least."""
+    return _three("payload_number", "number", fields, field)
+
+
+def texts(fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
+    """The field's only string; or, of several, the greatest and the least, ordered by code points."""
+    return tuple(text.collate("C") for text in _three("payload_text", "string", fields, field))
+
+
+def expressions(kind: Kind, fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
+    """The columns of the index."""
+    match kind:
+        case "keys":
+            return (keys(fields, field),)
+        case "numbers":
+            return numbers(fields, field)
+        case "texts":
+            return texts(fields, field)
+
+
+def _three(function: str, type_: str, fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
+    value, path = fields(field)
+    # Arrays are opened two deep; the test does it once.
+    of_type = _literal(f'{_path(path)}[*] ? (@.type() == "{type_}")')
+    call = getattr(sa.func.pgretrieve, function)
+    return tuple(call(value, of_type, sa.literal_column(f"'{which}'")) for which in ("only", "greatest", "least"))
+
+
+def _path(path: tuple[str, ...]) -> str:
+    return "$" + "".join(f".{quoted(key)}" for key in path)
+
+
+def _literal(path: str) -> sa.ColumnElement[Any]:
+    """A path of the catalog, quoted so that no setting of the server changes what it means."""
+    escaped = path.replace("\\", "\\\\").replace("'", "''")
+    return sa.literal_column(f"{'E' if escaped != path else ''}'{escaped}'::jsonpath", JSONPATH())
