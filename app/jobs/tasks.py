@@ -1,6 +1,9 @@
 """What the worker can do: one function a task, each on connections that it opens itself."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import procrastinate
 from procrastinate import RetryStrategy
@@ -10,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.ddl import create_index_concurrently
 from app.db.statements import statement
+from app.domain import lexical, payload_builds
 from app.domain.namespaces import load_catalog
 from app.errors import NotFound
-from app.retrieval.catalog import IndexState
+from app.retrieval.catalog import FieldIndex, IndexState
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,37 @@ def register(app: procrastinate.App, url: str, settings: Settings) -> None:
     @app.task(name="build_index", retry=RetryStrategy(max_attempts=3, wait=5))
     async def build(namespace_id: str, name: str) -> None:
         await build_index(url, settings, namespace_id, name)
+
+    @app.task(name="build_payload_index", retry=RetryStrategy(max_attempts=3, wait=5))
+    async def build_payload(namespace_id: str, number: int) -> None:
+        async with connecting(url, settings) as conn:
+            if await payload_builds.build(conn, namespace_id, number):
+                log.info("built payload index %d of %s", number, namespace_id)
+
+    @app.task(name="drop_payload_index", retry=RetryStrategy(max_attempts=3, wait=5))
+    async def drop_payload(schema: str, index: dict[str, Any]) -> None:
+        async with connecting(url, settings) as conn:
+            await payload_builds.drop(conn, schema, FieldIndex(**index))
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="analyze_documents", queueing_lock="analyze_documents", lock="analyze_documents")
+    async def analyze(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with connecting(url, settings) as conn:
+            for schema in await payload_builds.analyze_grown(conn):
+                log.info("took new statistics of %s", schema)
+
+    @app.task(name="build_lexical_index", retry=RetryStrategy(max_attempts=3, wait=5))
+    async def build_lexical(namespace_id: str) -> None:
+        async with connecting(url, settings) as conn:
+            built = await lexical.build(conn, namespace_id)
+        log.info("built the lexical index of %s: %s", namespace_id, "ready" if built else "another one by now")
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="merge_lexical_indexes", queueing_lock="merge_lexical_indexes", lock="merge_lexical_indexes")
+    async def merge(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with connecting(url, settings) as conn:
+            for schema in await lexical.merge_due(conn):
+                log.info("merged the postings of %s", schema)
 
     @app.periodic(cron="* * * * *")
     @app.task(name="revive_jobs", queueing_lock="revive_jobs")
@@ -42,12 +77,24 @@ async def revive_jobs(app: procrastinate.App) -> int:
 
 async def build_index(url: str, settings: Settings, namespace_id: str, name: str) -> None:
     """Build a vector index beside readers and writers, and tell the catalog how it ended."""
+    async with connecting(url, settings) as conn:
+        await _build(conn, settings, namespace_id, name)
+
+
+@asynccontextmanager
+async def connecting(url: str, settings: Settings) -> AsyncIterator[AsyncConnection]:
+    """A connection of the job's own, in autocommit, with the limits of index builds."""
     target = make_url(url).set(drivername="postgresql+psycopg")
     arguments = {"application_name": "pgretrieve-index-build"}
     engine = create_async_engine(target, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments)
+    limits = {
+        "memory": f"{settings.index_build_memory_mb}MB",
+        "timeout": f"{settings.index_build_timeout_s}s",
+    }
     try:
         async with engine.connect() as conn:
-            await _build(conn, settings, namespace_id, name)
+            await conn.execute(statement("set_build_limits"), limits)
+            yield conn
     finally:
         await engine.dispose()
 
@@ -60,11 +107,6 @@ async def _build(conn: AsyncConnection, settings: Settings, namespace_id: str, n
     config = catalog.by_name.get(name)
     if config is None:
         return
-    limits = {
-        "memory": f"{settings.index_build_memory_mb}MB",
-        "timeout": f"{settings.index_build_timeout_s}s",
-    }
-    await conn.execute(statement("set_build_limits"), limits)
     try:
         await create_index_concurrently(conn, catalog.schema, config, settings)
     except DBAPIError:

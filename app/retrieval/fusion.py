@@ -13,11 +13,12 @@ from app.retrieval.vectors import ONE
 
 Fusion = Literal["rrf", "dbsf", "weighted", "max"]
 RRF_K = 60
+_VOTE: sa.ColumnElement[float] = sa.literal_column("1::float8", sa.Double())
 
 
 def vote(rank: sa.ColumnElement[int], k: int = RRF_K) -> sa.ColumnElement[float]:
     """What a rank from 1 counts in rrf."""
-    return ONE / (sa.literal_column(str(k)) + rank)
+    return _VOTE / (sa.literal_column(str(k)) + rank)
 
 
 def _rrf(hits: sa.CTE, k: int) -> sa.ColumnElement[float]:

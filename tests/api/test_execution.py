@@ -335,6 +335,7 @@ def test_the_stages_are_listed_with_their_parameters(plane: Api) -> None:
         assert told["cost_tier"] in ("cheap", "moderate", "expensive")
         assert told["common_use_cases"]
         example = told["example_config"]
-        if told["stage_id"] != "feature_search":  # which asks for text, so for a promoted namespace
-            plane.retriever("example", example)
+        # They search by text, so in a promoted namespace, or in multi-vectors.
+        if told["stage_id"] not in ("feature_search", "query_expand", "maxsim_rerank"):
+            plane.retriever("example", stage("limit"), example)
     assert plane.refused("POST", "/retrievers", {"retriever_name": "stages", "stages": [SEARCH]})[0] == "bad_name"

@@ -47,7 +47,9 @@ def golden_documents() -> list[Document]:
         payload |= {"tags": ["all", f"t{n % 3}"], "name": f"Thing {n}", "maker": {"city": "Rome" if n < 6 else "Oslo"}}
         if n == 11:
             payload["price"] = None
-        vectors = {"v": wide(n, 16), "far": wide(n, 16), "half": wide(n, 2100), "bits": wide(n, 4100)}
+        vectors: dict[str, Any] = {"v": wide(n, 16), "far": wide(n, 16), "half": wide(n, 2100), "bits": wide(n, 4100)}
+        vectors["tokens"] = [wide(n, 16), wide(11 - n, 16)[::-1]]
+        vectors["sparse"] = {"indices": [n, 15], "values": [1.0, 0.1 * (12 - n)]}
         vectors["text"] = fake_vector(f"text {n}", 8).tolist()
         found.append(Document(f"d{n:02}", vectors, json.dumps(payload).encode()))
     return found
@@ -60,7 +62,8 @@ async def runtime(conninfo: str, settings: Settings) -> AsyncIterator[Runtime]:
     engine: AsyncEngine = create_engine(conninfo, settings)
     made = Runtime(settings, engine, fake)
     vectors = [NewVector("v", 16), NewVector("far", 16, "euclidean"), NewVector("half", 2100, "dot")]
-    vectors += [NewVector("bits", 4100), NewVector("text", 8)]
+    vectors += [NewVector("bits", 4100), NewVector("text", 8), NewVector("tokens", 16, kind="multi")]
+    vectors += [NewVector("sparse", 16, "dot", kind="sparse")]
     async with transaction(engine, settings) as conn:
         catalog = await namespaces.create_standalone(conn, settings, namespace_id=NAMESPACE, vectors=vectors)
         await documents.upsert(conn, catalog, golden_documents(), settings)

@@ -152,7 +152,7 @@ def lower(n: int, search: Search, scope: Scope, to: Lowering) -> Found | None:
     """The n-th search's rows; None where its index is missing, which it takes as it is."""
     name = f"{to.prefix}_search_{n}"
     if search.lexical:
-        return Found(n, search, _lexical(n, search, scope, to).cte(name))
+        return _lexical(n, search, scope, to)
     config = search.config(to.catalog)
     if config is None:
         to.warnings.append(f"No vector index {search.feature_uri!r} exists: its optional search was skipped.")
@@ -182,7 +182,7 @@ def lower(n: int, search: Search, scope: Scope, to: Lowering) -> Found | None:
     return Found(n, search, rows.cte(name), {key: value for key, value in told.items() if value is not None})
 
 
-def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> sa.Select[Any]:
+def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> Found:
     if (advised := advice(to.catalog, search.fields)) is not None:
         to.warnings.append(advised)
     rows, read = scope.rows(search), _reader(search, None, to)
@@ -197,7 +197,14 @@ def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> sa.Select[An
         read,
     )
     to.shapes.append(SearchShape(to.prefix, n, "lexical", rows))
-    return lexical_search(to.catalog, asked, to.binds, f"{to.prefix}_lexical_{n}")
+    found = lexical_search(to.catalog, asked, to.binds, f"{to.prefix}_lexical_{n}")
+    if search.on_empty == "error":
+        return Found(n, search, found.cte(f"{to.prefix}_search_{n}"))
+    hint, given = f"{to.prefix}_query_{n}", lambda raw: None if read(raw) is None else True
+    is_empty = to.binds.add(hint, sa.Boolean(), _read(search, to), given).is_(None)
+    best = found.subquery(f"lexical_{n}")
+    kept = sa.select(best.c.document_id, best.c.score).where(sa.not_(is_empty))
+    return Found(n, search, kept.cte(f"{to.prefix}_search_{n}"), {"skipped": sa.case((is_empty, word("empty_query")))})
 
 
 # The query

@@ -16,8 +16,8 @@ WHERE d.text IS NOT NULL AND d.document_id IN (SELECT s1_feature_search.document
 FROM s1_feature_search) ORDER BY (d.text <=> CAST(%(s2_query_1)s AS VECTOR(8))) + 0 
  LIMIT 1) AS nearest_1), 
 s2_feature_search AS 
-(SELECT s2_search_1.document_id AS document_id, s2_search_1.score AS score, row_number() OVER (ORDER BY s2_search_1.score DESC, s2_search_1.document_id) AS rank 
-FROM s2_search_1 ORDER BY rank 
+(SELECT s2_search_1.document_id AS document_id, s2_search_1.score AS score, row_number() OVER (ORDER BY s2_search_1.score DESC, s2_search_1.document_id, s1_feature_search.rank) AS rank 
+FROM s2_search_1 JOIN s1_feature_search ON s1_feature_search.document_id = s2_search_1.document_id ORDER BY rank 
  LIMIT 1), 
 state AS 
 (SELECT (SELECT pgretrieve.namespaces.version 
@@ -26,7 +26,9 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
-FROM s2_feature_search)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s2_feature_search)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s1_search_1)))), jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_4 
+FROM s2_search_1))))) AS told), 
 page AS 
 (SELECT s2_feature_search.document_id AS document_id, s2_feature_search.score AS score, s2_feature_search.rank AS rank 
 FROM s2_feature_search ORDER BY s2_feature_search.rank 

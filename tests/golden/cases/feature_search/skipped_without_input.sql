@@ -1,0 +1,38 @@
+WITH s1_search_1 AS 
+(SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
+FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
+FROM golden.documents AS d 
+WHERE d.v IS NOT NULL ORDER BY (d.v <=> CAST(%(s1_query_1)s AS VECTOR(16))) + 0 
+ LIMIT 2) AS nearest_1 
+WHERE CAST(%(s1_query_1)s AS VECTOR(16)) IS NOT NULL), 
+s1_search_2 AS 
+(SELECT nearest_2.document_id AS document_id, 1 / CAST((1 + nearest_2.distance) AS DOUBLE PRECISION) AS score 
+FROM (SELECT d.document_id AS document_id, d.far <-> CAST(%(s1_query_2)s AS VECTOR(16)) AS distance 
+FROM golden.documents AS d 
+WHERE d.far IS NOT NULL ORDER BY (d.far <-> CAST(%(s1_query_2)s AS VECTOR(16))) + 0 
+ LIMIT 2) AS nearest_2 
+WHERE CAST(%(s1_query_2)s AS VECTOR(16)) IS NOT NULL), 
+s1_hits AS 
+(SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank, CAST(%(s1_weight_1)s AS DOUBLE PRECISION) AS weight 
+FROM s1_search_1 UNION ALL SELECT s1_search_2.document_id AS document_id, s1_search_2.score AS score, row_number() OVER (ORDER BY s1_search_2.score DESC, s1_search_2.document_id) AS rank, CAST(%(s1_weight_2)s AS DOUBLE PRECISION) AS weight 
+FROM s1_search_2), 
+s1_feature_search AS 
+(SELECT fused.document_id AS document_id, fused.score AS score, row_number() OVER (ORDER BY fused.score DESC, fused.document_id) AS rank 
+FROM (SELECT s1_hits.document_id AS document_id, sum(s1_hits.weight / CAST((60 + s1_hits.rank) AS NUMERIC)) AS score 
+FROM s1_hits GROUP BY s1_hits.document_id) AS fused ORDER BY rank 
+ LIMIT 25), 
+state AS 
+(SELECT (SELECT pgretrieve.namespaces.version 
+FROM pgretrieve.namespaces 
+WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
+FROM pgretrieve.retrievers 
+WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
+FROM s1_feature_search)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_2 
+FROM s1_search_1), 'skipped', CASE WHEN (CAST(%(s1_query_1)s AS VECTOR(16)) IS NULL) THEN 'empty_query' END)), jsonb_strip_nulls(jsonb_build_object('search', 2, 'returned', (SELECT count(*) AS count_3 
+FROM s1_search_2), 'skipped', CASE WHEN (CAST(%(s1_query_2)s AS VECTOR(16)) IS NULL) THEN 'empty_query' END)))) AS told), 
+page AS 
+(SELECT s1_feature_search.document_id AS document_id, s1_feature_search.score AS score, s1_feature_search.rank AS rank 
+FROM s1_feature_search ORDER BY s1_feature_search.rank 
+ LIMIT CAST(%(page_limit)s AS BIGINT) OFFSET CAST(%(page_offset)s AS BIGINT))
+ SELECT state.namespace_version, state.retriever_version, state.counts, state.told, CAST(NULL AS TEXT) AS fields, page.rank, page.document_id, page.score, d.collection_id, CAST(d.payload AS TEXT) AS payload, CAST(d.metadata AS TEXT) AS metadata, d.created_at, d.updated_at 
+FROM state LEFT OUTER JOIN (page JOIN golden.documents AS d ON d.document_id = page.document_id) ON true ORDER BY page.rank
