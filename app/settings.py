@@ -116,6 +116,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Documents from which on an answer warns of a filter that no payload index serves.",
     )
+    adaptive_indexes: int = Field(
+        8, ge=0, le=100, description="Payload indexes of a namespace that are made from what filters use; 0 makes none."
+    )
+    adaptive_index_uses: int = Field(
+        20, ge=1, description="Uses of a field without an index, in one process, after which one is built."
+    )
+    adaptive_index_documents: int = Field(10_000, ge=0, description="Documents below which none is.")
     index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
 

@@ -256,7 +256,7 @@ async def _load(engine: AsyncEngine, settings: Settings, documents: int, queries
     indexes = [PayloadIndex("chance", "float"), PayloadIndex("word", "keyword"), PayloadIndex("along", "float")]
     async with transaction(engine, settings) as conn:
         catalog = await namespaces.create_standalone(
-            conn, settings, namespace_id=NAMESPACE, vectors=[NewVector("v", 50)], indexes=indexes
+            conn, settings, namespace_id=NAMESPACE, vectors=[NewVector("v", 50)], payload_indexes=indexes
         )
         for asked in {each.field: each for each in filters(documents)}.values():
             await retrievers.put(conn, NAMESPACE, asked.field, _definition(asked), runtime.limits)

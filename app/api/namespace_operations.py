@@ -11,10 +11,10 @@ from app.api.namespace_models import Namespace, shown
 from app.api.wire import Input, Json, NotOffered, RuntimeDep
 from app.db.engine import transaction
 from app.domain import clone as cloning
-from app.domain import described, index_repair, payload_indexes
+from app.domain import described, index_repair
 from app.domain.clone import Clone
 
-NO_PAYLOAD_INDEX = "Filters look into the whole payload; declared fields need no index of their own: {}."
+WITHOUT = "Filters on these look into the whole payload, or use what a namespace has anyway; they have no index: {}."
 BUILDING = "Their builds have been asked for before and are not over: {}."
 EXACT = "These are searched exactly and have no index: {}."
 
@@ -75,19 +75,16 @@ class CloneAnswer(msgspec.Struct, kw_only=True):
 async def ensure_indexes(
     namespace_id: FromPath[str], runtime: RuntimeDep, force_rebuild: FromQuery[bool] = False
 ) -> EnsuredIndexes:
-    """Check the vector indexes, and have the job build those that are missing, invalid or failed; or all of them."""
+    """Check all indexes, and have jobs build those that are missing, invalid or failed; or all of them."""
     found = await giving_way(
         runtime, namespace_id, lambda conn: index_repair.ensure(conn, namespace_id, rebuild=force_rebuild)
     )
-    async with transaction(runtime.engine, runtime.settings) as conn:
-        looked_at = {*found.ensured, *found.rebuilt, *found.building}
-        declared = [name for name in await payload_indexes.declared(conn, found.namespace_id) if name not in looked_at]
-    reasons = {NO_PAYLOAD_INDEX: declared, BUILDING: found.building, EXACT: found.exact}
+    reasons = {WITHOUT: found.without, BUILDING: found.building, EXACT: found.exact}
     return EnsuredIndexes(
         namespace_id=found.namespace_id,
         ensured=found.ensured,
         rebuilt=found.rebuilt,
-        skipped=[*found.building, *found.exact, *declared],
+        skipped=[*found.building, *found.exact, *found.without],
         created=[*found.ensured, *found.rebuilt],
         warnings=[reason.format(", ".join(names)) for reason, names in reasons.items() if names],
     )

@@ -19,7 +19,7 @@ from app.api.namespace_models import (
 from app.api.promotion import services_of
 from app.api.wire import Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import described, namespace_changes, namespaces, payload_indexes, promotion
+from app.domain import described, namespace_changes, namespaces, promotion
 from app.domain.namespaces import NewVector
 from app.domain.runtime import Runtime
 from app.domain.services import held
@@ -45,7 +45,6 @@ async def create_namespace(data: JSONBody[NamespaceInput], runtime: RuntimeDep) 
     indexes = [index.wanted() for index in data.payload_indexes or ()]
     mode = _mode(data, vectors)
     problems = Problems()
-    payload_indexes.check(indexes, problems)
     kept = {} if data.auto_create_indexes is None else {"auto_create_indexes": data.auto_create_indexes}
     services = await services_of(runtime)
     async with transaction(runtime.engine, runtime.settings) as conn:
@@ -60,9 +59,9 @@ async def create_namespace(data: JSONBody[NamespaceInput], runtime: RuntimeDep) 
             vectors=vectors,
             description=data.description,
             kept=kept,
+            payload_indexes=indexes,
             problems=problems,
         )
-        await payload_indexes.put(conn, catalog.namespace_id, indexes)
         return shown(await described.describe(conn, catalog.namespace_id))
 
 

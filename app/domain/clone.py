@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import access, lexical, namespaces
+from app.domain import access, lexical, namespaces, payload_indexes
 from app.domain.index_repair import defer_build
 from app.errors import InvalidRequest, Problem, Problems
 from app.retrieval.catalog import Catalog
@@ -67,6 +67,8 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
             await ddl.create_index(conn, copy.schema, config, settings)
         elif config.index_method != "exact":
             await defer_build(conn, namespace_id, config.name)
+    copied_catalog = await namespaces.load_catalog(conn, namespace_id)
+    await payload_indexes.create(conn, copied_catalog, copied_catalog.payload_indexes)
     await lexical.declare(conn, namespace_id, source.lexical_fields)
     return Cloned(source.namespace_id, namespace_id, copied[0], copied[1], retrievers)
 

@@ -32,7 +32,7 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
     problems = Problems()
     if changes.namespace_name is not None:
         check_name(changes.namespace_name, ("body", "namespace_name"), problems, 3, 64)
-    payload_indexes.check(changes.payload_indexes or (), problems)
+    payload_indexes.check_declared(changes.payload_indexes or (), problems)
     problems.refuse()
     catalog = await lock_catalog(conn, identifier, exclusive=True)
     namespace_id = catalog.namespace_id
@@ -40,7 +40,9 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
     if name != catalog.namespace_name:
         await _rename(conn, namespace_id, name)
     if changes.payload_indexes is not None:
-        await payload_indexes.put(conn, namespace_id, changes.payload_indexes)
+        # A whole list replaces adaptive indexes only where they would not be made again.
+        replaced = changes.auto_create_indexes is False
+        await payload_indexes.put_declared(conn, catalog, changes.payload_indexes, adaptive_too=replaced)
     kept = {} if changes.auto_create_indexes is None else {"auto_create_indexes": changes.auto_create_indexes}
     binds = {
         "namespace_id": namespace_id,

@@ -13,8 +13,9 @@ from app.db import ddl
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
 from app.db.statements import as_json, statement
 from app.domain import access
+from app.domain.payload_indexes import PayloadIndex, check_declared, put_declared
 from app.errors import Conflict, NotFound, Problems
-from app.retrieval.catalog import SIDE, Catalog, IndexState, Kind, LexicalField, Mode, VectorConfig
+from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, VectorConfig
 from app.retrieval.vectors import MAX_SPARSE_DIMENSION, METRIC_SPELLINGS, index_method
 from app.settings import Settings
 
@@ -146,6 +147,7 @@ async def create(
     vectors: Sequence[NewVector] | None = None,
     description: str | None = None,
     kept: dict[str, Any] | None = None,
+    payload_indexes: Sequence[PayloadIndex] = (),
     problems: Problems | None = None,
 ) -> Catalog:
     """Create schema, table, indexes, catalog rows and mappings. 409 where id or name is any namespace's.
@@ -154,6 +156,7 @@ async def create(
     """
     access.require_creatable(namespace_id)
     problems = problems or Problems()
+    check_declared(payload_indexes, problems)
     check_vectors(vectors or (), ("body", "vector_configs"), (), settings, problems)
     if namespace_name is not None:
         check_name(namespace_name, ("body", "namespace_name"), problems)
@@ -172,6 +175,7 @@ async def create(
     mapped = [vector for vector in vectors or () if vector.inference_service]
     await insert_mappings(conn, namespace_id, [(v.name, v.inference_service, v.source_field) for v in mapped])
     await ddl.create_namespace(conn, schema, configs, settings)
+    await put_declared(conn, await load_catalog(conn, namespace_id), payload_indexes)
     return await load_catalog(conn, namespace_id)
 
 
@@ -235,7 +239,9 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     # jsonb orders keys by length; the map is shown in the order of the configs.
     services = {c.name: row["inference_map"][c.name] for c in configs if c.name in row["inference_map"]}
     lexical = msgspec.json.decode(row["lexical_fields"], type=tuple[LexicalField, ...])
-    return Catalog(**{**row, "vector_configs": configs, "inference_map": services, "lexical_fields": lexical})
+    indexes = tuple(FieldIndex(**index) for index in row["payload_indexes"])
+    found = {"vector_configs": configs, "inference_map": services, "lexical_fields": lexical}
+    return Catalog(**{**row, **found, "payload_indexes": indexes})
 
 
 async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:

@@ -13,12 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.db.engine import connection, raw
+from app.domain.adaptive_indexes import note_use
 from app.domain.runtime import Known, Prepared, Runtime
 from app.errors import InvalidRequest, Problem
 from app.retrieval.compiler import compile_plan
 from app.retrieval.executor import INPUTS, Page, estimate_rows, fill_estimate
 from app.retrieval.filters import Filter, all_of
-from app.retrieval.indexed import advice
+from app.retrieval.indexed import advice, unindexed
 from app.retrieval.literals import lift_values
 from app.retrieval.plan import Plan, SearchShape, render
 from app.retrieval.strategy import Choice, Size, choose
@@ -35,6 +36,9 @@ class Wishes:
 
 NO_WISHES = Wishes()
 SKIPPED = {"empty_query": "its query is empty", "empty_index": "no document has a vector in its index"}
+# Workers that a plan has ready, though it may not need them, take 5 ms to start; and compiling takes 10 ms.
+ALONE = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+WORTH_WORKERS = 50_000
 NO_CHOICES: Mapping[str, Choice] = MappingProxyType({})
 Observer = Callable[[str, Mapping[str, Any]], None]
 """Is told of events as they happen: `statement`, `stage_start`, `stage_complete`, `stage_error`."""
@@ -101,8 +105,9 @@ def _settings(choices: Mapping[str, Choice]) -> dict[str, str]:
     """What every index scan of the statement runs with: the widest that one of its searches needs."""
     scans = [choice for choice in choices.values() if choice.strategy != "exact"]
     if not scans:
-        return {}
+        return {} if any(choice.cost > WORTH_WORKERS for choice in choices.values()) else ALONE
     return {
+        **ALONE,
         "hnsw.ef_search": str(max(choice.ef_search for choice in scans)),
         # Relaxed order finds more with the same work; the statement sorts what it found by the exact distances.
         "hnsw.iterative_scan": "relaxed_order",
@@ -207,6 +212,8 @@ async def _advice(runtime: Runtime, prepared: Prepared, plan: Plan, timings: Tim
     text = render(every)
     place = (catalog.schema, text)
     rows = await _known(runtime, [_Asked(place, text, {})], timings)
+    if rows[place] >= runtime.settings.adaptive_index_documents:
+        await note_use(runtime, catalog, [use for read in plan.reads for use in unindexed(read, catalog)])
     return said if rows[place] >= runtime.settings.index_advice_documents else []
 
 

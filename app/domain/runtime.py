@@ -93,6 +93,7 @@ class Runtime:
     prepared: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(1_000))
     adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
     estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))
+    filter_uses: Bounded[Hashable, int] = field(default_factory=lambda: Bounded(10_000))  # of fields without an index
 
     @property
     def limits(self) -> Limits:

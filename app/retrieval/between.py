@@ -36,8 +36,8 @@ class Between:
 
     @property
     def certain(self) -> bool:
-        """Whether for every request the index passes nothing but what the bounds do."""
-        return not is_templated(self._raw) and self._is_certain(self._raw)
+        """Whether the index passes nothing but what the bounds do, whatever is requested and stored."""
+        return self.operator is None and not is_templated(self._raw) and self._is_certain(self._raw)
 
     @property
     def _raw(self) -> list[list[Any]]:
@@ -75,11 +75,9 @@ class Between:
         return binds.add(name, type_, self._raw, filled)
 
     def _is_certain(self, bounds: list[list[Any]]) -> bool:
-        if self.operator is not None:
-            return False
         values = [value for _, value in bounds]
         if all(isinstance(value, str) for value in values):
-            return all(len(value) <= LONGEST_TEXT for value in values)
+            return self.operator is None and all(len(value) <= LONGEST_TEXT for value in values)
         return not any(isinstance(value, str) or len(written(value)) > LONGEST_NUMBER for value in values)
 
     def _number(self, operator: str) -> Callable[[list[list[Any]]], str | None]:

@@ -22,6 +22,10 @@ KINDS: Mapping[FieldType, tuple[Kind, ...]] = {
     **dict.fromkeys(("geo", "text"), ()),
 }
 
+_WHICH: tuple[sa.ColumnElement[str], ...] = tuple(
+    sa.literal_column(f"'{which}'") for which in ("only", "greatest", "least")
+)
+
 
 def is_system(field: str) -> bool:
     """Whether the field is a column of the documents."""
@@ -38,19 +42,24 @@ def name_of(index: FieldIndex, kind: Kind) -> str:
 
 
 def keys(fields: Fields, field: str) -> sa.ColumnElement[Any]:
-    """The scalars at a field, as `key_of` writes them: bytea[]."""
+    """The keys of the scalars at a field: bytea[]."""
     value, path = fields(field)
-    return sa.func.pgretrieve.payload_keys(value, _literal(f"{_path(path)}[*][*]"), type_=sa.ARRAY(sa.LargeBinary))
+    paths = _literal(f"{_path(path)}[*][*]"), _literal(f"strict {_path(path)}")
+    return sa.func.pgretrieve.payload_keys(value, *paths, type_=sa.ARRAY(sa.LargeBinary))
 
 
 def numbers(fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
-    """The field's only number; or, of several, the greatest and the least."""
-    return _three("payload_number", "number", fields, field)
+    """The field's only number, if both filter languages find it; else the greatest and the least."""
+    value, path = fields(field)
+    paths = _of_type("number", path), _literal(f"strict {_path(path)}")
+    return tuple(sa.func.pgretrieve.payload_number(value, *paths, which) for which in _WHICH)
 
 
 def texts(fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
     """The field's only string; or, of several, the greatest and the least, ordered by code points."""
-    return tuple(text.collate("C") for text in _three("payload_text", "string", fields, field))
+    value, path = fields(field)
+    of_type = _of_type("string", path)
+    return tuple(sa.func.pgretrieve.payload_text(value, of_type, which, type_=sa.Text).collate("C") for which in _WHICH)
 
 
 def expressions(kind: Kind, fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
@@ -64,12 +73,9 @@ def expressions(kind: Kind, fields: Fields, field: str) -> tuple[sa.ColumnElemen
             return texts(fields, field)
 
 
-def _three(function: str, type_: str, fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
-    value, path = fields(field)
+def _of_type(type_: str, path: tuple[str, ...]) -> sa.ColumnElement[Any]:
     # Arrays are opened two deep; the test does it once.
-    of_type = _literal(f'{_path(path)}[*] ? (@.type() == "{type_}")')
-    call = getattr(sa.func.pgretrieve, function)
-    return tuple(call(value, of_type, sa.literal_column(f"'{which}'")) for which in ("only", "greatest", "least"))
+    return _literal(f'{_path(path)}[*] ? (@.type() == "{type_}")')
 
 
 def _path(path: tuple[str, ...]) -> str:

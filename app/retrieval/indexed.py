@@ -4,17 +4,17 @@ An index passes what a filter passes, and in few cases more; then the condition 
 condition that no index serves is asked of each document, as `predicates` lowers it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from app.retrieval.between import Between
 from app.retrieval.catalog import Catalog, FieldIndex, Fields, FieldType
 from app.retrieval.conditions import bind, written
-from app.retrieval.field_indexes import Kind, is_system, keys, kinds
+from app.retrieval.field_indexes import Kind, is_system, keys, kinds, numbers
 from app.retrieval.filters import And, Condition, Filter, Not, Or
 from app.retrieval.keyed import implied, looser_field
 from app.retrieval.operators import COMPARISONS
@@ -22,7 +22,7 @@ from app.retrieval.plan import Binds
 from app.retrieval.predicates import predicate
 
 Indexes = Mapping[str, FieldIndex]
-# As pgretrieve.payload_keys has it.
+# As pgretrieve.payload_key has it.
 LONGEST_KEY = 200
 # Columns of documents that have an index.
 _IDS = ("document_id", "collection_id")
@@ -175,10 +175,16 @@ class _Indexed:
             else:
                 found.append(self.condition(item))
         for field, conditions in bounds.items():
-            between = Between(tuple((asked.operator, asked.value) for asked in conditions))
-            again = None if between.certain else sa.and_(*map(self.plain, conditions))
-            found.append(self.between(field, between, again))
+            found.append(self.between(field, conditions))
         return found
+
+    def between(self, field: str, conditions: Sequence[Condition]) -> sa.ColumnElement[bool]:
+        bounds = Between(tuple((asked.operator, asked.value) for asked in conditions))
+        found = bounds.expression(self.fields, field, self.binds, self.hint)
+        if self.estimate or bounds.certain:
+            return found
+        again = _passes(sa.and_(*map(self.plain, conditions)))
+        return sa.and_(found, sa.or_(bounds.is_certain(self.binds, self.hint), again))
 
     def condition(self, asked: Condition) -> sa.ColumnElement[bool]:
         if asked.operator.startswith("key."):
@@ -197,13 +203,20 @@ class _Indexed:
         wanted = _wanted(asked)
         if wanted is None or (wanted.field not in _IDS and not self.has(wanted.field, wanted.kind)):
             return self.plain(asked)
+        again, bare = _passes(self.plain(asked)), asked.field == wanted.field
         if asked.operator == "key.range":
             between = Between(tuple(asked.value.items()), operator="key.range")
-            return self.between(wanted.field, between, self.plain(asked))
-        wider = implied(asked)
-        assert isinstance(wider, Condition), "as _wanted found it"
-        found = self.condition(wider)
-        return found if self.estimate else sa.and_(found, _passes(self.plain(asked)))
+            found = between.expression(self.fields, wanted.field, self.binds, self.hint)
+            certain = sa.and_(between.is_certain(self.binds, self.hint), sa.not_(self.has_others(wanted.field)))
+        else:
+            wider = implied(asked)
+            assert isinstance(wider, Condition), "as _wanted found it"
+            bare = bare and wider.field not in _IDS
+            found = self.has_key(wider, "B") if bare else self.condition(wider)
+            certain = self.is_certain(wider)
+        if self.estimate:
+            return found
+        return sa.and_(found, sa.or_(certain, again) if bare else again)
 
     def is_id(self, asked: Condition) -> sa.ColumnElement[bool]:
         def ids(value: Any) -> list[str]:
@@ -212,19 +225,45 @@ class _Indexed:
         column = self.fields.documents.c[asked.field]
         return column == sa.func.any(bind(self.binds, self.hint, asked, "ids", sa.ARRAY(sa.Text), ids))
 
-    def has_key(self, asked: Condition) -> sa.ColumnElement[bool]:
-        def wanted(value: Any) -> list[bytes]:
+    def has_key(self, asked: Condition, language: Literal["A", "B"] = "A") -> sa.ColumnElement[bool]:
+        """By the keys of documents where the languages find the same, and by those of the others."""
+
+        def alike(value: Any) -> list[bytes]:
             return [key_of(item) for item in _listed(asked, value)]
 
-        keyed = bind(self.binds, self.hint, asked, "keys", sa.ARRAY(sa.LargeBinary), wanted)
-        return keys(self.fields, asked.field).bool_op("&&")(keyed)
+        def own(value: Any) -> list[bytes]:
+            prefix = language.encode() if _same_to_both(_listed(asked, value)) else b"A"
+            return [prefix + key for key in alike(value)]
 
-    def between(self, field: str, between: Between, again: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
-        """The range; and `again`, where it is not certain that what it passes passes the condition."""
-        found = between.expression(self.fields, field, self.binds, self.hint)
-        if again is None or self.estimate:
-            return found
-        return sa.and_(found, sa.or_(between.is_certain(self.binds, self.hint), _passes(again)))
+        def both(value: Any) -> list[bytes]:
+            return alike(value) + own(value)
+
+        if not self.estimate:
+            return self.overlaps(asked, both)
+        # Statistics know little of keys that hardly occur: those of the others count for as much as there are others.
+        others = self.overlaps(asked, lambda _value: [b"A"])
+        return sa.or_(self.overlaps(asked, alike), sa.and_(self.overlaps(asked, own), others))
+
+    def overlaps(self, asked: Condition, convert: Callable[[Any], list[bytes]]) -> sa.ColumnElement[bool]:
+        wanted = bind(self.binds, self.hint, asked, "keys", sa.ARRAY(sa.LargeBinary), convert)
+        return keys(self.fields, asked.field).bool_op("&&")(wanted)
+
+    def is_certain(self, asked: Condition) -> sa.ColumnElement[bool]:
+        """Whether its keys are all that there is to a condition of language B."""
+
+        def certain(value: Any) -> bool:
+            return _same_to_both(_listed(asked, value))
+
+        return bind(self.binds, self.hint, asked, "certain", sa.Boolean(), certain)
+
+    def has_others(self, field: str) -> sa.ColumnElement[bool]:
+        """Whether any document has numbers of which the languages find other ones; looked up once, in the index."""
+        documents = self.fields.documents
+        assert isinstance(documents, sa.Alias), "as the catalog has it"
+        other = documents.element.alias("other")
+        only, greatest, _ = numbers(Fields(other), field)
+        there = greatest > sa.literal_column("'-Infinity'", sa.Numeric)
+        return sa.select(sa.literal_column("1")).select_from(other).where(only.is_(None), there).exists()
 
     def has(self, field: str, kind: Kind) -> bool:
         index = self.indexes.get(field)
@@ -235,7 +274,7 @@ class _Indexed:
 
 
 def key_of(value: Any) -> bytes:
-    """A scalar as pgretrieve.payload_keys writes it."""
+    """A scalar as pgretrieve.payload_key writes it."""
     key = written(value).encode()
     return key if len(key) <= LONGEST_KEY else b"#" + sha256(key).digest()
 
@@ -245,6 +284,11 @@ def _listed(asked: Condition, value: Any) -> list[Any]:
     if not all(isinstance(item, str | int | float) for item in values):
         raise ValueError(f"`{asked.operator}` needs a text, a number or a boolean from an input")
     return values
+
+
+def _same_to_both(listed: list[Any]) -> bool:
+    """To language B a number that is no integer equals integers, too, as to language A."""
+    return not any(isinstance(item, float) for item in listed)
 
 
 def _flat(filter_: And) -> Iterator[Filter]:

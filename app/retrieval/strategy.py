@@ -47,18 +47,19 @@ class Choice:
     ef_search: int = 100
     max_scan_tuples: int = 20_000
     estimated: int | None = None  # documents that the filter keeps
+    cost: int = 0  # in rows of an exact search
 
 
 def choose(size: Size, rows: int, *, ef_search: int, recall_target: float | None = None, exact: bool = False) -> Choice:
     """The cheapest way to `rows` rows at this recall; `ef_search` is the least that the deployment wants."""
     breadth = next((breadth for recall, breadth in BREADTH if (recall_target or DEFAULT_RECALL) <= recall), None)
     if exact or breadth is None:
-        return Choice("exact", ef_search, estimated=size.kept)
+        return Choice("exact", ef_search, estimated=size.kept, cost=size.exact_cost)
     share = max(size.kept, 1) / max(size.documents, 1)
     least = rows if recall_target is not None and recall_target < DEFAULT_RECALL else max(rows, ef_search)
     wanted = int(breadth * rows / min(share, 1.0))
     ef = min(max(least, wanted), EF_SEARCH_MAX)
     if size.exact_cost <= CANDIDATE * max(ef, int(rows / min(share, 1.0))):
-        return Choice("exact", ef, estimated=size.kept)
+        return Choice("exact", ef, estimated=size.kept, cost=size.exact_cost)
     scan = max(LEAST_SCAN, 2 * ef, int(PATIENCE * size.exact_cost / CANDIDATE))
     return Choice("hnsw_iterative" if size.filtered else "hnsw", ef, scan, size.kept)

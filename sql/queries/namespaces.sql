@@ -28,8 +28,14 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
     coalesce((
         SELECT jsonb_object_agg(m.name, m.inference_service ORDER BY c.position)
         FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
-        WHERE m.namespace_id = n.namespace_id), '{}') AS inference_map
+        WHERE m.namespace_id = n.namespace_id), '{}') AS inference_map,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('field', p.field_name, 'type', p.type, 'state', p.state, 'origin', p.origin,
+            'number', p.number) ORDER BY p.field_name)
+        FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]') AS payload_indexes,
+    coalesce(l.fields, '[]')::text AS lexical_fields, coalesce(l.state = 'ready', false) AS lexical_ready
 FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
+LEFT JOIN pgretrieve.lexical_indexes l USING (namespace_id)
 WHERE i.identifier = :identifier
     AND (CAST(:visible AS text[]) IS NULL OR i.namespace_id = ANY(CAST(:visible AS text[])));
 
@@ -48,7 +54,7 @@ SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.
         FROM pgretrieve.vector_inference_map m WHERE m.namespace_id = n.namespace_id), '{}')::text AS inference_map,
     coalesce((
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('field_name', p.field_name, 'type', p.type,
-            'field_schema', p.field_schema, 'is_protected', false)) ORDER BY p.field_name)
+            'field_schema', p.field_schema, 'is_protected', false, 'state', p.state, 'origin', p.origin)) ORDER BY p.field_name)
         FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]')::text AS payload_indexes
 FROM pgretrieve.namespaces n
 LEFT JOIN pg_catalog.pg_class t
@@ -127,17 +133,6 @@ WHERE namespace_id = :namespace_id;
 -- forget_namespace_names --
 DELETE FROM pgretrieve.namespace_identifiers WHERE namespace_id = :namespace_id AND identifier <> namespace_id;
 
--- forget_payload_indexes --
-DELETE FROM pgretrieve.payload_indexes WHERE namespace_id = :namespace_id;
-
--- put_payload_indexes --
-INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema)
-SELECT :namespace_id, i.field_name, i.type, i.field_schema
-FROM jsonb_to_recordset(CAST(:indexes AS jsonb)) AS i (field_name text, type text, field_schema jsonb);
-
--- declared_payload_indexes --
-SELECT field_name FROM pgretrieve.payload_indexes WHERE namespace_id = :namespace_id ORDER BY field_name;
-
 -- pending_builds --
 -- The vector configs whose index builds wait or run.
 SELECT DISTINCT args->>'name' FROM pgretrieve_queue.procrastinate_jobs
@@ -153,8 +148,8 @@ WITH configs AS (
         CASE index_method WHEN 'exact' THEN 'ready' ELSE :state END
     FROM pgretrieve.vector_configs WHERE namespace_id = :source),
 fields AS (
-    INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema)
-    SELECT :copy, field_name, type, field_schema FROM pgretrieve.payload_indexes WHERE namespace_id = :source),
+    INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema, origin)
+    SELECT :copy, field_name, type, field_schema, origin FROM pgretrieve.payload_indexes WHERE namespace_id = :source),
 mappings AS (
     INSERT INTO pgretrieve.vector_inference_map (namespace_id, name, inference_service, source_field)
     SELECT :copy, name, inference_service, source_field FROM pgretrieve.vector_inference_map WHERE namespace_id = :source),
@@ -163,10 +158,10 @@ copied AS (
     SELECT 'ret_' || left(replace(gen_random_uuid()::text, '-', ''), 24), :copy, retriever_name, definition
     FROM pgretrieve.retrievers WHERE namespace_id = :source AND :retrievers
     ORDER BY created_at
-    RETURNING retriever_id, version, definition),
+    RETURNING retriever_id, version, retriever_name, definition),
 versions AS (
-    INSERT INTO pgretrieve.retriever_versions (retriever_id, version, definition)
-    SELECT retriever_id, version, definition FROM copied)
+    INSERT INTO pgretrieve.retriever_versions (retriever_id, version, retriever_name, definition, created_by)
+    SELECT retriever_id, version, retriever_name, definition, :created_by FROM copied)
 SELECT retriever_id FROM copied;
 
 -- namespace_row --

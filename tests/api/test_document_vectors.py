@@ -147,8 +147,8 @@ def test_a_sparse_index_is_searched_by_inner_product(kinds: Api) -> None:
     assert "is sparse" in answer["error"]["message"]
     refused = kinds("POST", "/retrievers/sparse/execute", {"inputs": {"q": [1, 2]}}, status=422)
     assert "is sparse" in refused["error"]["message"]
-    multi = {"retriever_name": "r", "stages": [feature_search(search("colbert", [[1, 2, 3]]))]}
-    assert "cannot be searched" in kinds("POST", "/retrievers", multi, status=422)["error"]["message"]
+    multi = {"retriever_name": "r", "stages": [feature_search(search("colbert", [[1, 2]]))]}
+    assert "has 2 dimensions" in kinds("POST", "/retrievers", multi, status=422)["error"]["message"]
 
 
 def test_kinds_of_new_indexes(api: Api) -> None:

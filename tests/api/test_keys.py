@@ -53,6 +53,7 @@ def made(api: Api, *scopes: str, **more: Any) -> dict[str, Any]:
 def filled(path: str, namespace: str) -> str:
     """A path with everything that it needs: the namespace, and ids that `prepared` makes."""
     ids = {"namespace_id": namespace, "retriever_id": "near", "document_id": "d", "collection": "_direct_upsert"}
+    ids |= {"version": "1", "other": "1"}
     return re.sub(r"/{(\w+):\w+}", lambda found: f"/{ids.get(found[1], 'x')}", path).removeprefix("/v1")
 
 

@@ -20,7 +20,7 @@ def filled(api: Api) -> Api:
     made = {"namespace_id": api.namespace, "namespace_name": f"{api.namespace} n", "description": "first"}
     configs = [{"name": "v", "dimension": 2}, {"name": "big", "dimension": 4500, "metric": "euclidean"}]
     mapped = {"name": "t", "dimension": 384, "inference_service": "minilm_l6_v2", "source_field": "text"}
-    indexes = [{"field_name": "a.b", "type": "keyword"}]
+    indexes = [{"field_name": "a.b", "type": "keyword"}, {"field_name": "place", "type": "geo"}]
     api("POST", "/namespaces", {**made, "vector_configs": [*configs, mapped], "payload_indexes": indexes})
     api.upsert([document(f"d{n}", {"v": [1, n]}, n=n) for n in range(30)])
     api.upsert([document("other", {"big": [1.0] * 4500})], collection_id="more")
@@ -42,8 +42,8 @@ def states(conninfo: str, namespace: str) -> dict[str, str]:
 
 async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: str, settings: Settings) -> None:
     found = ensure(filled)
-    assert (found["ensured"], found["rebuilt"], found["skipped"]) == (["v", "t"], [], ["big", "a.b"])
-    assert found["created"] == ["v", "t"]
+    assert (found["ensured"], found["rebuilt"], found["skipped"]) == (["v", "t", "a.b"], [], ["big", "place"])
+    assert found["created"] == ["v", "t", "a.b"]
     assert len(found["warnings"]) == 2
 
     with psycopg.connect(conninfo) as conn:
@@ -52,17 +52,17 @@ async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: s
     assert states(conninfo, filled.namespace)["v"] == "building"
     assert filled.ids("near")[0] == "d0"
     again = ensure(filled)
-    assert (again["ensured"], again["rebuilt"], again["skipped"]) == (["t"], [], ["v", "big", "a.b"])
+    assert (again["ensured"], again["rebuilt"], again["skipped"]) == (["t", "a.b"], [], ["v", "big", "place"])
     await worker.drain(conninfo, settings)
     assert states(conninfo, filled.namespace)["v"] == "ready"
-    assert ensure(filled)["ensured"] == ["v", "t"]
+    assert ensure(filled)["ensured"] == ["v", "t", "a.b"]
 
     with psycopg.connect(conninfo) as conn:
         query = "UPDATE pgretrieve.vector_configs SET index_state = 'failed' WHERE namespace_id = %s AND name = 't'"
         conn.execute(query, [filled.namespace])
     assert ensure(filled)["rebuilt"] == ["t"]
     await worker.drain(conninfo, settings)
-    assert ensure(filled, "?force_rebuild=true")["rebuilt"] == ["v", "t"]
+    assert ensure(filled, "?force_rebuild=true")["rebuilt"] == ["v", "t", "a.b"]
     await worker.drain(conninfo, settings)
     assert states(conninfo, filled.namespace) == {"v": "ready", "big": "ready", "t": "ready"}
 

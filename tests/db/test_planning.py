@@ -60,9 +60,9 @@ async def place(
 ) -> AsyncIterator[Place]:
     monkeypatch.setattr(strategy, "CANDIDATE", 0.1)  # so that few documents are many
     url = fresh_database()
-    with psycopg.connect(url, autocommit=True) as conn:
+    with psycopg.connect(url, autocommit=True) as admin:
         database = sql.Identifier(servers.database_of(url))
-        conn.execute(sql.SQL("ALTER DATABASE {} SET enable_seqscan = off").format(database))
+        admin.execute(sql.SQL("ALTER DATABASE {} SET enable_seqscan = off").format(database))
     engine = create_engine(url, settings)
     made = Place(Runtime(settings, engine, Inference({}, settings)), vectors)
     async with transaction(engine, settings) as conn:
@@ -74,8 +74,8 @@ async def place(
         ]
         async with transaction(engine, settings) as conn:
             await documents.upsert(conn, catalog, new, settings)
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(sql.SQL("ANALYZE {}.documents").format(sql.Identifier(catalog.schema)))
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(sql.SQL("ANALYZE {}.documents").format(sql.Identifier(catalog.schema)))
     execute = psycopg.AsyncConnection.execute
 
     async def noted(self: Any, query: Any, *args: Any, **more: Any) -> Any:

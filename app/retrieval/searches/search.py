@@ -241,7 +241,8 @@ def _stored(n: int, search: Search, query: Query, config: VectorConfig, to: Lowe
     reference = to.binds.add(name, sa.Text(), _read(search, to), _reader(search, None, to))
     is_it = [documents.c.document_id == reference]
     if query.document_ref is not None and query.document_ref.collection_id is not None:
-        collection = to.binds.add(f"{name}_collection", sa.Text(), query.document_ref.collection_id)
+        read = Reader("document", None, "error", 1)
+        collection = to.binds.add(f"{name}_collection", sa.Text(), query.document_ref.collection_id, read)
         is_it.append(documents.c.collection_id == collection)
     if config.kind == "multi":
         side = to.catalog.side(config).alias("qm")

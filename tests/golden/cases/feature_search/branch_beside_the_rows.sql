@@ -1,0 +1,43 @@
+WITH s1_search_1 AS 
+(SELECT nearest_1.document_id AS document_id, 1 - nearest_1.distance AS score 
+FROM (SELECT d.document_id AS document_id, d.v <=> CAST(%(s1_query_1)s AS VECTOR(16)) AS distance 
+FROM golden.documents AS d 
+WHERE d.v IS NOT NULL ORDER BY (d.v <=> CAST(%(s1_query_1)s AS VECTOR(16))) + 0 
+ LIMIT 3) AS nearest_1), 
+s1_feature_search AS 
+(SELECT s1_search_1.document_id AS document_id, s1_search_1.score AS score, row_number() OVER (ORDER BY s1_search_1.score DESC, s1_search_1.document_id) AS rank 
+FROM s1_search_1 ORDER BY rank 
+ LIMIT 25), 
+s2_search_1 AS 
+(SELECT nearest_1.document_id AS document_id, 1 / CAST((1 + nearest_1.distance) AS DOUBLE PRECISION) AS score 
+FROM (SELECT d.document_id AS document_id, d.far <-> CAST(%(s2_query_1)s AS VECTOR(16)) AS distance 
+FROM golden.documents AS d 
+WHERE d.far IS NOT NULL ORDER BY (d.far <-> CAST(%(s2_query_1)s AS VECTOR(16))) + 0 
+ LIMIT 2) AS nearest_1), 
+s2_branch AS 
+(SELECT s2_search_1.document_id AS document_id, s2_search_1.score AS score, row_number() OVER (ORDER BY s2_search_1.score DESC, s2_search_1.document_id) AS rank 
+FROM s2_search_1 ORDER BY rank 
+ LIMIT 25), 
+s2_feature_search AS 
+(SELECT "both".document_id AS document_id, "both".score AS score, row_number() OVER (ORDER BY "both".score DESC, "both".document_id, s1_feature_search.rank) AS rank 
+FROM (SELECT votes.document_id AS document_id, sum(votes.vote) AS score 
+FROM (SELECT s2_branch.document_id AS document_id, 1::float8 / CAST((60 + s2_branch.rank) AS NUMERIC) AS vote 
+FROM s2_branch UNION ALL SELECT before.document_id AS document_id, 1::float8 / CAST((60 + before.rank) AS NUMERIC) AS vote 
+FROM (SELECT s1_feature_search.document_id AS document_id, min(s1_feature_search.rank) AS rank 
+FROM s1_feature_search GROUP BY s1_feature_search.document_id) AS before) AS votes GROUP BY votes.document_id) AS "both" LEFT OUTER JOIN s1_feature_search ON s1_feature_search.document_id = "both".document_id), 
+state AS 
+(SELECT (SELECT pgretrieve.namespaces.version 
+FROM pgretrieve.namespaces 
+WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
+FROM pgretrieve.retrievers 
+WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
+FROM s1_feature_search), (SELECT count(*) AS count_2 
+FROM s2_feature_search)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s1_search_1)))), jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_4 
+FROM s2_search_1))))) AS told), 
+page AS 
+(SELECT s2_feature_search.document_id AS document_id, s2_feature_search.score AS score, s2_feature_search.rank AS rank 
+FROM s2_feature_search ORDER BY s2_feature_search.rank 
+ LIMIT CAST(%(page_limit)s AS BIGINT) OFFSET CAST(%(page_offset)s AS BIGINT))
+ SELECT state.namespace_version, state.retriever_version, state.counts, state.told, CAST(NULL AS TEXT) AS fields, page.rank, page.document_id, page.score, d.collection_id, CAST(d.payload AS TEXT) AS payload, CAST(d.metadata AS TEXT) AS metadata, d.created_at, d.updated_at 
+FROM state LEFT OUTER JOIN (page JOIN golden.documents AS d ON d.document_id = page.document_id) ON true ORDER BY page.rank
