@@ -2,6 +2,392 @@
 
 CREATE SCHEMA pgretrieve;
 
+CREATE FUNCTION pgretrieve.analyze_documents(schema name) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    EXECUTE pg_catalog.format('ANALYZE %I.documents', schema);
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.analyze_documents(schema name) IS 'Takes new statistics of a namespace''s documents, also of what its payload indexes hold.';
+
+CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    differs text;
+BEGIN
+    -- An upsert runs the triggers of INSERT and of UPDATE, one of them mostly in vain.
+    IF TG_OP = 'INSERT' THEN
+        IF NOT EXISTS (SELECT FROM added) THEN
+            RETURN NULL;
+        END IF;
+        EXECUTE pgretrieve.lexical_insertion(TG_TABLE_SCHEMA, 'added');
+    ELSIF TG_OP = 'DELETE' THEN
+        EXECUTE pgretrieve.lexical_removal(TG_TABLE_SCHEMA, 'removed');
+    ELSIF TG_OP = 'UPDATE' THEN
+        IF NOT EXISTS (SELECT FROM added) THEN
+            RETURN NULL;
+        END IF;
+        differs := format($condition$ EXISTS (
+            SELECT FROM %I.lexical_fields f
+            WHERE jsonb_path_query_array(a.payload, f.path, '{}', true)
+                IS DISTINCT FROM jsonb_path_query_array(r.payload, f.path, '{}', true)) $condition$, TG_TABLE_SCHEMA);
+        EXECUTE pgretrieve.lexical_removal(TG_TABLE_SCHEMA, format(
+            '(SELECT r.document_id FROM removed r LEFT JOIN added a USING (document_id) WHERE %s)', differs));
+        EXECUTE pgretrieve.lexical_insertion(TG_TABLE_SCHEMA, format(
+            '(SELECT a.document_id, a.payload FROM added a LEFT JOIN removed r USING (document_id) WHERE %s) AS s', differs));
+    ELSE
+        EXECUTE format('TRUNCATE %1$I.lexical_documents, %1$I.lexical_postings, %1$I.lexical_totals', TG_TABLE_SCHEMA);
+    END IF;
+    RETURN NULL;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_changed() IS 'Keeps the postings of a namespace as its documents are, in the writer''s transaction.';
+
+CREATE FUNCTION pgretrieve.lexical_create(schema name, fields jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+BEGIN
+    PERFORM pgretrieve.lexical_drop(schema);
+    EXECUTE format($ddl$
+        CREATE SEQUENCE %1$I.lexical_numbers;
+        CREATE TABLE %1$I.lexical_fields (
+            field smallint PRIMARY KEY, name text NOT NULL, path jsonpath NOT NULL, language text NOT NULL,
+            min_length integer NOT NULL, max_length integer NOT NULL);
+        COMMENT ON TABLE %1$I.lexical_fields IS 'The payload fields that lexical search finds words in.';
+        COMMENT ON COLUMN %1$I.lexical_fields.field IS 'Its number.';
+        COMMENT ON COLUMN %1$I.lexical_fields.name IS 'The field, a dotted path into the payload.';
+        COMMENT ON COLUMN %1$I.lexical_fields.path IS 'Its strings.';
+        COMMENT ON COLUMN %1$I.lexical_fields.language IS 'The text search configuration: stop words and stems.';
+        COMMENT ON COLUMN %1$I.lexical_fields.min_length IS 'Characters of the shortest lexeme that counts.';
+        COMMENT ON COLUMN %1$I.lexical_fields.max_length IS 'Characters of the longest.';
+
+        CREATE TABLE %1$I.lexical_documents (
+            number bigint, field smallint, document_id text NOT NULL, length integer NOT NULL, words tsvector NOT NULL,
+            PRIMARY KEY (number, field), UNIQUE (document_id, field));
+        COMMENT ON TABLE %1$I.lexical_documents IS 'The words of each document, a row for each field that has some.';
+        COMMENT ON COLUMN %1$I.lexical_documents.number IS 'The document''s in the postings; a changed one gets another.';
+        COMMENT ON COLUMN %1$I.lexical_documents.field IS 'The field.';
+        COMMENT ON COLUMN %1$I.lexical_documents.document_id IS 'The document.';
+        COMMENT ON COLUMN %1$I.lexical_documents.length IS 'Occurrences of lexemes in the field.';
+        COMMENT ON COLUMN %1$I.lexical_documents.words IS 'Its lexemes with their positions.';
+
+        CREATE TABLE %1$I.lexical_postings (
+            field smallint NOT NULL, lexeme text COLLATE "C" NOT NULL, frequency smallint NOT NULL,
+            length integer NOT NULL, change smallint NOT NULL, numbers bigint[] STORAGE EXTERNAL NOT NULL);
+        CREATE INDEX lexical_postings_lexeme ON %1$I.lexical_postings (lexeme, field);
+        COMMENT ON TABLE %1$I.lexical_postings IS 'Where lexemes occur. Rows are added by writers, and merged by a job.';
+        COMMENT ON COLUMN %1$I.lexical_postings.field IS 'The field.';
+        COMMENT ON COLUMN %1$I.lexical_postings.lexeme IS 'The lexeme.';
+        COMMENT ON COLUMN %1$I.lexical_postings.frequency IS 'How often it occurs in each of these documents.';
+        COMMENT ON COLUMN %1$I.lexical_postings.length IS 'How long the field of each of these documents is.';
+        COMMENT ON COLUMN %1$I.lexical_postings.change IS '1: these documents came; -1: they went, and count no more.';
+        COMMENT ON COLUMN %1$I.lexical_postings.numbers IS 'The documents'' numbers.';
+
+        CREATE TABLE %1$I.lexical_totals (
+            field smallint NOT NULL, documents bigint NOT NULL, lexemes bigint NOT NULL,
+            merged boolean NOT NULL DEFAULT false);
+        COMMENT ON TABLE %1$I.lexical_totals IS 'How many documents there are, and how long: the sum of these rows, one for each write.';
+        COMMENT ON COLUMN %1$I.lexical_totals.field IS 'The field.';
+        COMMENT ON COLUMN %1$I.lexical_totals.documents IS 'Documents that came; below 0: that went.';
+        COMMENT ON COLUMN %1$I.lexical_totals.lexemes IS 'Occurrences of lexemes in them.';
+        COMMENT ON COLUMN %1$I.lexical_totals.merged IS 'Whether the merge has seen these documents.';
+
+        CREATE TRIGGER lexical_insert AFTER INSERT ON %1$I.documents REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.lexical_changed();
+        CREATE TRIGGER lexical_update AFTER UPDATE ON %1$I.documents REFERENCING OLD TABLE AS removed NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.lexical_changed();
+        CREATE TRIGGER lexical_delete AFTER DELETE ON %1$I.documents REFERENCING OLD TABLE AS removed
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.lexical_changed();
+        CREATE TRIGGER lexical_truncate AFTER TRUNCATE ON %1$I.documents
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.lexical_changed();
+        $ddl$, schema);
+    EXECUTE format(
+        'INSERT INTO %I.lexical_fields SELECT * FROM jsonb_to_recordset($1) AS f
+            (field smallint, name text, path jsonpath, language text, min_length integer, max_length integer)',
+        schema) USING fields;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_create(schema name, fields jsonb) IS 'Makes the tables and triggers of a namespace''s lexical index, empty.';
+
+CREATE FUNCTION pgretrieve.lexical_drop(schema name) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    trigger_name name;
+BEGIN
+    FOR trigger_name IN SELECT tgname FROM pg_trigger
+        WHERE tgrelid = format('%I.documents', schema)::regclass AND tgfoid = 'pgretrieve.lexical_changed()'::regprocedure
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %I.documents', trigger_name, schema);
+    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS %1$I.lexical_fields, %1$I.lexical_documents, %1$I.lexical_postings, %1$I.lexical_totals', schema);
+    EXECUTE format('DROP SEQUENCE IF EXISTS %I.lexical_numbers', schema);
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_drop(schema name) IS 'Removes triggers and tables of a namespace''s lexical index.';
+
+CREATE FUNCTION pgretrieve.lexical_fill(schema name, after text, most integer) RETURNS text
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    last text;
+BEGIN
+    EXECUTE format(
+        'SELECT max(document_id) FROM (
+            SELECT document_id FROM %I.documents WHERE document_id > $1 ORDER BY document_id LIMIT $2) AS d',
+        schema) INTO last USING after, most;
+    IF last IS NOT NULL THEN
+        EXECUTE pgretrieve.lexical_insertion(schema, format(
+            '(SELECT document_id, payload FROM %I.documents WHERE document_id > %L AND document_id <= %L
+                ORDER BY document_id FOR SHARE) AS s',
+            schema, after, last));
+    END IF;
+    RETURN last;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_fill(schema name, after text, most integer) IS 'Adds documents that were there before the index.';
+
+CREATE FUNCTION pgretrieve.lexical_insertion(schema name, source text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $_$
+SELECT format($statement$
+    WITH given AS MATERIALIZED (
+        SELECT nextval('%1$I.lexical_numbers') AS number, document_id, payload FROM %2$s),
+    added AS (
+        INSERT INTO %1$I.lexical_documents (number, field, document_id, length, words)
+        SELECT g.number, f.field, g.document_id, l.length, w.words
+        FROM given g CROSS JOIN %1$I.lexical_fields f
+        CROSS JOIN LATERAL (
+            SELECT pgretrieve.lexical_words(f.language::regconfig, g.payload, f.path) AS words OFFSET 0) w
+        CROSS JOIN LATERAL (
+            SELECT sum(cardinality(u.positions)) AS length FROM unnest(w.words) u
+            WHERE length(u.lexeme) BETWEEN f.min_length AND f.max_length) l
+        WHERE l.length > 0
+        ON CONFLICT DO NOTHING RETURNING number, field, length, words),
+    posted AS (
+        INSERT INTO %1$I.lexical_postings (field, lexeme, frequency, length, change, numbers)
+        SELECT a.field, u.lexeme, cardinality(u.positions), a.length, 1, array_agg(a.number ORDER BY a.number)
+        FROM added a JOIN %1$I.lexical_fields f USING (field) CROSS JOIN LATERAL unnest(a.words) u
+        WHERE length(u.lexeme) BETWEEN f.min_length AND f.max_length
+        GROUP BY 1, 2, 3, 4)
+    INSERT INTO %1$I.lexical_totals (field, documents, lexemes)
+    SELECT field, count(*), sum(length) FROM added GROUP BY field
+    $statement$, schema, source)
+$_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_insertion(schema name, source text) IS 'The statement that adds the words of these documents.';
+
+CREATE FUNCTION pgretrieve.lexical_is_due(schema name) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    due boolean;
+BEGIN
+    EXECUTE format(
+        'SELECT count(*) FILTER (WHERE NOT merged) >= 500
+            OR sum(abs(documents)) FILTER (WHERE NOT merged) > 100 + 0.3 * coalesce(sum(documents) FILTER (WHERE merged), 0)
+        FROM %I.lexical_totals', schema) INTO due;
+    RETURN coalesce(due, false);
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_is_due(schema name) IS 'Whether merging is worth its while.';
+
+CREATE FUNCTION pgretrieve.lexical_merge(schema name) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+BEGIN
+    EXECUTE format($statement$
+        WITH gone AS (DELETE FROM %1$I.lexical_totals RETURNING field, documents, lexemes)
+        INSERT INTO %1$I.lexical_totals SELECT field, sum(documents), sum(lexemes), true FROM gone GROUP BY field
+        $statement$, schema);
+    EXECUTE format($statement$
+        WITH worn AS MATERIALIZED (
+            SELECT field, lexeme
+            FROM (SELECT field, lexeme, count(*) AS rows FROM %1$I.lexical_postings
+                GROUP BY field, lexeme, frequency, length) AS g
+            GROUP BY field, lexeme HAVING sum(rows) - count(*) >= 16),
+        gone AS (
+            DELETE FROM %1$I.lexical_postings p USING worn w WHERE p.field = w.field AND p.lexeme = w.lexeme
+            RETURNING p.field, p.lexeme, p.frequency, p.length, p.change, p.numbers),
+        left_over AS (
+            SELECT field, lexeme, frequency, length, number
+            FROM (SELECT field, lexeme, frequency, length, change, unnest(numbers) AS number FROM gone) AS g
+            GROUP BY field, lexeme, frequency, length, number HAVING sum(change) > 0)
+        INSERT INTO %1$I.lexical_postings
+        SELECT field, lexeme, frequency, length, 1, array_agg(number ORDER BY number) FROM left_over
+        GROUP BY field, lexeme, frequency, length ORDER BY lexeme, field, frequency, length
+        $statement$, schema);
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_merge(schema name) IS 'Merges the postings that writers appended; readers and writers go on meanwhile.';
+
+CREATE FUNCTION pgretrieve.lexical_removal(schema name, source text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $_$
+SELECT format($statement$
+    WITH gone AS (
+        DELETE FROM %1$I.lexical_documents d USING %2$s AS s WHERE d.document_id = s.document_id
+        RETURNING d.number, d.field, d.length, d.words),
+    posted AS (
+        INSERT INTO %1$I.lexical_postings (field, lexeme, frequency, length, change, numbers)
+        SELECT g.field, u.lexeme, cardinality(u.positions), g.length, -1, array_agg(g.number ORDER BY g.number)
+        FROM gone g JOIN %1$I.lexical_fields f USING (field) CROSS JOIN LATERAL unnest(g.words) u
+        WHERE length(u.lexeme) BETWEEN f.min_length AND f.max_length
+        GROUP BY 1, 2, 3, 4)
+    INSERT INTO %1$I.lexical_totals (field, documents, lexemes)
+    SELECT field, -count(*), -sum(length) FROM gone GROUP BY field
+    $statement$, schema, source)
+$_$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_removal(schema name, source text) IS 'The statement that takes the words of these documents away.';
+
+CREATE FUNCTION pgretrieve.lexical_words(config regconfig, payload jsonb, path jsonpath) RETURNS tsvector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    strings jsonb := jsonb_path_query_array(payload, path, '{}', true);
+BEGIN
+    IF strings IS NULL OR strings = '[]' THEN
+        RETURN '';
+    ELSIF octet_length(strings::text) <= 250000 THEN
+        RETURN jsonb_to_tsvector(config, strings, '["string"]');
+    END IF;
+    RETURN to_tsvector(config, left((
+        SELECT string_agg(string, ' ') FROM jsonb_array_elements_text(strings) AS string), 62500));
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.lexical_words(config regconfig, payload jsonb, path jsonpath) IS 'The words of the strings at a path of a document, with their positions.';
+
+CREATE FUNCTION pgretrieve.payload_key(prefix text, scalar jsonb) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    written text := CASE pg_catalog.jsonb_typeof(scalar) WHEN 'number' THEN pg_catalog.trim_scale(scalar::numeric)::text
+        ELSE scalar::text END;
+    key bytea := pg_catalog.convert_to(written, 'UTF8');
+BEGIN
+    RETURN prefix::bytea || CASE WHEN pg_catalog.octet_length(key) <= 200 THEN key ELSE '#'::bytea || pg_catalog.sha256(key) END;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.payload_key(prefix text, scalar jsonb) IS 'A scalar as the bytes of its JSON, a number without trailing zeros. One of more than 200 bytes is a # and its SHA-256, so that it fits in an index.';
+
+CREATE FUNCTION pgretrieve.payload_keys(payload jsonb, path jsonpath, bare jsonpath) RETURNS bytea[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    items jsonb := coalesce(pg_catalog.jsonb_path_query_array(payload, path, '{}', true), '[]');
+    own jsonb := coalesce(pg_catalog.jsonb_path_query_array(payload, bare, '{}', true), '[]');
+    same boolean;
+    item jsonb;
+    found bytea[] := '{}';
+BEGIN
+    IF pg_catalog.jsonb_typeof(own -> 0) = 'array' THEN
+        own := own -> 0;
+    END IF;
+    same := items = own;
+    FOR n IN 0 .. pg_catalog.jsonb_array_length(items) - 1 LOOP
+        EXIT WHEN NOT same;
+        item := items -> n;
+        same := pg_catalog.jsonb_typeof(item) <> 'number'
+            OR pg_catalog.scale(item::numeric) = pg_catalog.scale(pg_catalog.trim_scale(item::numeric));
+    END LOOP;
+    FOR n IN 0 .. pg_catalog.jsonb_array_length(items) - 1 LOOP
+        item := items -> n;
+        IF pg_catalog.jsonb_typeof(item) IN ('string', 'number', 'boolean') THEN
+            found := found || pgretrieve.payload_key(CASE WHEN same THEN '' ELSE 'A' END, item);
+        END IF;
+    END LOOP;
+    IF NOT same THEN
+        found := found || 'A'::bytea;
+    END IF;
+    FOR n IN 0 .. pg_catalog.jsonb_array_length(own) - 1 LOOP
+        EXIT WHEN same;
+        item := own -> n;
+        -- To language B an integer equals one that is written as such.
+        IF pg_catalog.jsonb_typeof(item) IN ('string', 'boolean')
+            OR pg_catalog.jsonb_typeof(item) = 'number' AND pg_catalog.scale(item::numeric) = 0 THEN
+            found := found || pgretrieve.payload_key('B', item);
+        END IF;
+    END LOOP;
+    RETURN found;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.payload_keys(payload jsonb, path jsonpath, bare jsonpath) IS 'The keys of the scalars at a path. Of a document where the filter languages find other ones, those of language A after an A, those that are integers, texts and booleans to language B after a B, and an A alone.';
+
+CREATE FUNCTION pgretrieve.payload_number(payload jsonb, path jsonpath, bare jsonpath, which text) RETURNS numeric
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    numbers jsonb := pg_catalog.jsonb_path_query_array(payload, path, '{}', true);
+    found numeric;
+BEGIN
+    IF numbers IS NULL OR numbers = '[]' THEN
+        RETURN NULL;
+    ELSIF (pg_catalog.jsonb_array_length(numbers) = 1 AND coalesce(
+            pg_catalog.jsonb_path_query_first(payload, bare, '{}', true) @> (numbers -> 0), false)) <> (which = 'only') THEN
+        RETURN NULL;
+    ELSIF which = 'least' THEN
+        found := (SELECT pg_catalog.min(n::numeric) FROM pg_catalog.jsonb_array_elements(numbers) AS n);
+    ELSE
+        found := (SELECT pg_catalog.max(n::numeric) FROM pg_catalog.jsonb_array_elements(numbers) AS n);
+    END IF;
+    RETURN CASE WHEN pg_catalog.pg_column_size(found) <= 600 THEN found ELSE pgretrieve.payload_short_number(found) END;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.payload_number(payload jsonb, path jsonpath, bare jsonpath, which text) IS 'The number at a path of numbers, where it is the only one and the same to both filter languages; else the least or the greatest of them. The others are NULL.';
+
+CREATE FUNCTION pgretrieve.payload_short_number(number numeric) RETURNS numeric
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    digits text := pg_catalog.ltrim(number::text, '-');
+    most integer := 1000 + pg_catalog.length(pg_catalog.substring(digits, '^[0.]*'));
+    kept text := pg_catalog.left(digits, most);
+    rest text := pg_catalog.substr(digits, most + 1);
+    whole integer := CASE WHEN pg_catalog.strpos(kept, '.') > 0 THEN 0
+        WHEN pg_catalog.strpos(rest, '.') > 0 THEN pg_catalog.strpos(rest, '.') - 1 ELSE pg_catalog.length(rest) END;
+BEGIN
+    IF pg_catalog.pg_column_size(number) <= 600 THEN
+        RETURN number;
+    END IF;
+    kept := kept || CASE WHEN pg_catalog.left(rest, 1) = '.' THEN '.1' ELSE '1' END;
+    RETURN pg_catalog.sign(number) * (kept || pg_catalog.repeat('0', whole - 1))::numeric;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.payload_short_number(number numeric) IS 'Of a number too long for an index the first 1,000 digits, and a 1 for the others: it compares with shorter numbers as the whole.';
+
+CREATE FUNCTION pgretrieve.payload_text(payload jsonb, path jsonpath, which text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    texts jsonb := pg_catalog.jsonb_path_query_array(payload, path, '{}', true);
+    found text;
+BEGIN
+    IF texts IS NULL OR texts = '[]' OR (pg_catalog.jsonb_array_length(texts) = 1) <> (which = 'only') THEN
+        RETURN NULL;
+    ELSIF which = 'only' THEN
+        found := texts ->> 0;
+    ELSIF which = 'least' THEN
+        found := (SELECT pg_catalog.min(t COLLATE "C") FROM pg_catalog.jsonb_array_elements_text(texts) AS t);
+    ELSE
+        found := (SELECT pg_catalog.max(t COLLATE "C") FROM pg_catalog.jsonb_array_elements_text(texts) AS t);
+    END IF;
+    RETURN CASE WHEN pg_catalog.length(found) <= 200 THEN found ELSE pg_catalog.left(found, 200) || '+' END;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.payload_text(payload jsonb, path jsonpath, which text) IS 'The string at a path of strings: the only one, or of several the least or the greatest; else NULL. Of one too long for an index the first 200 characters and a +: it compares with shorter strings as the whole.';
+
+CREATE FUNCTION pgretrieve.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of % never change', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.refuse_change() IS 'Refuses an UPDATE of what is kept as it was.';
+
 CREATE TABLE pgretrieve.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -118,6 +504,24 @@ COMMENT ON COLUMN pgretrieve.inference_services.created_by IS 'The API key (its 
 
 COMMENT ON COLUMN pgretrieve.inference_services.created_at IS 'When it was made.';
 
+CREATE TABLE pgretrieve.lexical_indexes (
+    namespace_id text NOT NULL,
+    fields jsonb NOT NULL,
+    state text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT lexical_indexes_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.lexical_indexes IS 'Namespaces with postings for lexical search; their tables lexical_… lie in the namespace''s schema.';
+
+COMMENT ON COLUMN pgretrieve.lexical_indexes.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.lexical_indexes.fields IS 'What is indexed: [{field, name, path, language, min_length, max_length}].';
+
+COMMENT ON COLUMN pgretrieve.lexical_indexes.state IS 'building or ready.';
+
+COMMENT ON COLUMN pgretrieve.lexical_indexes.created_at IS 'When these fields were declared.';
+
 CREATE TABLE pgretrieve.namespace_identifiers (
     identifier text NOT NULL,
     namespace_id text NOT NULL
@@ -171,6 +575,11 @@ CREATE TABLE pgretrieve.payload_indexes (
     type text NOT NULL,
     field_schema jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    number bigint NOT NULL,
+    state text DEFAULT 'building'::text NOT NULL,
+    origin text DEFAULT 'declared'::text NOT NULL,
+    CONSTRAINT payload_indexes_origin_check CHECK ((origin = ANY (ARRAY['declared'::text, 'adaptive'::text]))),
+    CONSTRAINT payload_indexes_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
     CONSTRAINT payload_indexes_type_check CHECK ((type = ANY (ARRAY['keyword'::text, 'integer'::text, 'float'::text, 'bool'::text, 'datetime'::text, 'geo'::text, 'text'::text, 'uuid'::text])))
 );
 
@@ -185,6 +594,21 @@ COMMENT ON COLUMN pgretrieve.payload_indexes.type IS 'What its values are.';
 COMMENT ON COLUMN pgretrieve.payload_indexes.field_schema IS 'Options of the declaration, as they were sent.';
 
 COMMENT ON COLUMN pgretrieve.payload_indexes.created_at IS 'When it was declared.';
+
+COMMENT ON COLUMN pgretrieve.payload_indexes.number IS 'In the names of its indexes in the namespace''s schema: payload_<number>_….';
+
+COMMENT ON COLUMN pgretrieve.payload_indexes.state IS 'building, ready or failed.';
+
+COMMENT ON COLUMN pgretrieve.payload_indexes.origin IS 'declared or adaptive.';
+
+ALTER TABLE pgretrieve.payload_indexes ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.payload_indexes_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE pgretrieve.promotions (
     promotion_id bigint NOT NULL,
@@ -225,7 +649,9 @@ CREATE TABLE pgretrieve.retriever_versions (
     retriever_id text NOT NULL,
     version integer NOT NULL,
     definition jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    retriever_name text,
+    created_by text
 );
 
 COMMENT ON TABLE pgretrieve.retriever_versions IS 'Every version that a retriever has had.';
@@ -237,6 +663,10 @@ COMMENT ON COLUMN pgretrieve.retriever_versions.version IS 'The version.';
 COMMENT ON COLUMN pgretrieve.retriever_versions.definition IS 'What it was.';
 
 COMMENT ON COLUMN pgretrieve.retriever_versions.created_at IS 'When it became the present one.';
+
+COMMENT ON COLUMN pgretrieve.retriever_versions.retriever_name IS 'Its name then; null in versions older than this column that were no longer the present one.';
+
+COMMENT ON COLUMN pgretrieve.retriever_versions.created_by IS 'The API key (its id, never the key) that made it; null where that is not known or no key did.';
 
 CREATE TABLE pgretrieve.retrievers (
     retriever_id text NOT NULL,
@@ -349,6 +779,9 @@ ALTER TABLE ONLY pgretrieve.idempotency_keys
 ALTER TABLE ONLY pgretrieve.inference_services
     ADD CONSTRAINT inference_services_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY pgretrieve.lexical_indexes
+    ADD CONSTRAINT lexical_indexes_pkey PRIMARY KEY (namespace_id);
+
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_pkey PRIMARY KEY (identifier);
 
@@ -390,8 +823,13 @@ CREATE INDEX namespace_identifiers_namespace ON pgretrieve.namespace_identifiers
 
 CREATE INDEX promotions_namespace ON pgretrieve.promotions USING btree (namespace_id);
 
+CREATE TRIGGER retriever_versions_never_change BEFORE UPDATE ON pgretrieve.retriever_versions FOR EACH ROW EXECUTE FUNCTION pgretrieve.refuse_change();
+
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.lexical_indexes
+    ADD CONSTRAINT lexical_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;

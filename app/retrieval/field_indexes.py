@@ -22,9 +22,7 @@ KINDS: Mapping[FieldType, tuple[Kind, ...]] = {
     **dict.fromkeys(("geo", "text"), ()),
 }
 
-_WHICH: tuple[sa.ColumnElement[str], ...] = tuple(
-    sa.literal_column(f"'{which}'") for which in ("only", "greatest", "least")
-)
+_WHICH = (sa.literal_column("'only'"), sa.literal_column("'greatest'"), sa.literal_column("'least'"))
 
 
 def is_system(field: str) -> bool:
@@ -85,4 +83,5 @@ def _path(path: tuple[str, ...]) -> str:
 def _literal(path: str) -> sa.ColumnElement[Any]:
     """A path of the catalog, quoted so that no setting of the server changes what it means."""
     escaped = path.replace("\\", "\\\\").replace("'", "''")
-    return sa.literal_column(f"{'E' if escaped != path else ''}'{escaped}'::jsonpath", JSONPATH())
+    prefix = "" if escaped == path else "E"
+    return sa.literal_column("".join((prefix, "'", escaped, "'::jsonpath")), JSONPATH())

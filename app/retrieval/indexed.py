@@ -199,24 +199,30 @@ class _Indexed:
         return self.plain(asked)
 
     def keyed(self, asked: Condition) -> sa.ColumnElement[bool]:
-        """Language B opens fewer arrays than an index, and compares instants."""
-        wanted = _wanted(asked)
+        """Language B opens fewer arrays than language A, and compares instants."""
+        wanted, wider = _wanted(asked), implied(asked)
         if wanted is None or (wanted.field not in _IDS and not self.has(wanted.field, wanted.kind)):
             return self.plain(asked)
-        again, bare = _passes(self.plain(asked)), asked.field == wanted.field
+        bare = asked.field == wanted.field and asked.field not in _IDS
         if asked.operator == "key.range":
-            between = Between(tuple(asked.value.items()), operator="key.range")
-            found = between.expression(self.fields, wanted.field, self.binds, self.hint)
-            certain = sa.and_(between.is_certain(self.binds, self.hint), sa.not_(self.has_others(wanted.field)))
-        else:
-            wider = implied(asked)
-            assert isinstance(wider, Condition), "as _wanted found it"
-            bare = bare and wider.field not in _IDS
-            found = self.has_key(wider, "B") if bare else self.condition(wider)
-            certain = self.is_certain(wider)
+            return self.keyed_range(asked, wanted.field, bare)
+        assert isinstance(wider, Condition), "as _wanted found it"
+        found = self.has_key(wider, "B") if bare else self.condition(wider)
         if self.estimate:
             return found
-        return sa.and_(found, sa.or_(certain, again) if bare else again)
+        again = _passes(self.plain(asked))
+        return sa.and_(found, sa.or_(self.is_certain(wider), again) if bare else again)
+
+    def keyed_range(self, asked: Condition, field: str, bare: bool) -> sa.ColumnElement[bool]:
+        bounds = Between(tuple(asked.value.items()), operator="key.range")
+        found = bounds.expression(self.fields, field, self.binds, self.hint)
+        if self.estimate:
+            return found
+        again = _passes(self.plain(asked))
+        if not bare:
+            return sa.and_(found, again)
+        certain = sa.and_(bounds.is_certain(self.binds, self.hint), sa.not_(self.has_others(field)))
+        return sa.and_(found, sa.or_(certain, again))
 
     def is_id(self, asked: Condition) -> sa.ColumnElement[bool]:
         def ids(value: Any) -> list[str]:

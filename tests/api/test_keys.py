@@ -18,11 +18,12 @@ from app.main import create_app
 from app.settings import Settings
 from tests.http import ROOT_KEY, Api, document, feature_search, search
 
-ROUTES = [
+# Sorted: the routes' methods are sets, and every process that runs tests must collect the same ones in the same order.
+ROUTES = sorted(
     (method, path, handler.opt["scope"])
     for path, method, handler in routes(create_app(Settings(), "postgresql://nowhere"))
     if path.startswith("/v1/")
-]
+)
 NEAR = {"retriever_name": "near", "stages": [feature_search(search("v", [1, 0, 0]))]}
 BODIES: dict[str, Any] = {
     "POST /namespaces/{}/documents/upsert": {"documents": [document("d", {"v": [1, 0, 0]})]},

@@ -217,7 +217,7 @@ SEARCH = {"feature_uri": "v", "query": {"input_mode": "vector", "value": [1, 0]}
         ([feature_search({**SEARCH, "feature_uri": "nope"})], "unknown_index"),
         ([feature_search({**SEARCH, "top_k": 5001})], "out_of_range"),
         ([feature_search({**SEARCH, "weight": 2})], "out_of_range"),
-        ([feature_search({**SEARCH, "lexical": True})], "not_offered"),
+        ([feature_search({**SEARCH, "lexical": True})], "bad_query"),
         ([feature_search({**SEARCH, "query": {"input_mode": "content", "value": "http://x"}})], "not_offered"),
         ([feature_search({**SEARCH, "query": {"input_mode": "psychic", "value": 1}})], "bad_query"),
         ([feature_search({**SEARCH, "query": {"input_mode": "vector"}})], "bad_query"),
@@ -227,7 +227,7 @@ SEARCH = {"feature_uri": "v", "query": {"input_mode": "vector", "value": [1, 0]}
         ([feature_search({**SEARCH, "query": "{{INPUT.x}"})], "bad_template"),
         ([feature_search({**SEARCH, "query": {"input_mode": "vector", "value": "{{SECRET.x}}"}})], "bad_template"),
         ([feature_search(SEARCH, fusion="learned")], "bad_parameter"),
-        ([feature_search(SEARCH, group_by={"field": "x"})], "not_offered"),
+        ([feature_search(SEARCH, group_by={"field": "x", "order": "asc"})], "bad_parameter"),
     ],
 )
 def test_bad_pipelines_are_refused_when_they_are_stored(shop: Api, stages: list[Any], code: str) -> None:

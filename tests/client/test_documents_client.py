@@ -6,7 +6,7 @@ import mixpeek
 import pytest
 from mixpeek import Mixpeek
 from mixpeek._client.client import MixpeekAPIError
-from mixpeek.exceptions import ConflictException, NotFoundException, UnprocessableEntityException
+from mixpeek.exceptions import ConflictException, NotFoundException, ServiceException
 
 from tests.client.test_generated import Connect
 
@@ -115,7 +115,7 @@ def test_one_document(documents: mixpeek.DocumentsApi, collection: mixpeek.Colle
     with pytest.raises(ConflictException):
         documents.patch_document_ns("d0", {"color.a": 1})
     acl = mixpeek.UpdateDocumentACLRequest.from_dict({"public": True})
-    with pytest.raises(UnprocessableEntityException):
+    with pytest.raises(ServiceException, match="not offered"):
         collection.update_document_acl(C, "d0", acl)
 
 
