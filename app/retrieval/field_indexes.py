@@ -22,7 +22,7 @@ KINDS: Mapping[FieldType, tuple[Kind, ...]] = {
     **dict.fromkeys(("geo", "text"), ()),
 }
 
-_WHICH = (sa.literal_column("'only'"), sa.literal_column("'greatest'"), sa.literal_column("'least'"))
+_WHICH: tuple[sa.ColumnElement[str], ...] = tuple(map(sa.literal_column, ("'only'", "'greatest'", "'least'")))
 
 
 def is_system(field: str) -> bool:
