@@ -1,5 +1,6 @@
 """The one pool of connections, and the transaction that every request runs in."""
 
+import asyncio
 import selectors
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector_async
+from psycopg.pq import PipelineStatus
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -41,6 +43,9 @@ def create_engine(url: str, settings: Settings, *, application_name: str = "pgre
         driver = dbapi_connection.driver_connection
         if driver.closed or _readable(driver.fileno()):
             raise DisconnectionError("The server has ended this connection.")
+        # psycopg leaves a pipeline open where it could not collect the answers: they would be taken for the next ones.
+        if driver.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise DisconnectionError("This connection was left within a pipeline.")
 
     return engine
 
@@ -61,6 +66,10 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise Unavailable("Every database connection is busy; try again.", code="pool_exhausted") from None
     try:
         yield opened
+    except (asyncio.CancelledError, TimeoutError):
+        # It may have stopped between a statement and its answer, which nobody else may be given.
+        await opened.invalidate()
+        raise
     finally:
         await opened.close()
 
