@@ -56,7 +56,7 @@ def create_app(
             await _prepare(runtime, root_key)
             await stack.enter_async_context(keyring.noting_uses())
             if settings.worker:
-                await stack.enter_async_context(worker.running(direct, settings))
+                await stack.enter_async_context(worker.running(direct, runtime))
             yield
 
     async def provide_runtime() -> Runtime:

@@ -126,6 +126,15 @@ class Settings(BaseSettings):
     index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
 
+    # Work: what is embedded and extracted in the background
+    work_lease_s: float = Field(
+        120.0, ge=5, description="How long a worker has for what it has taken, before another may take it."
+    )
+    work_attempts: int = Field(
+        20, ge=1, le=1000, description="Tries of one piece of work, with growing pauses, before it is a dead letter."
+    )
+    work_batch: int = Field(64, ge=1, le=2048, description="Texts that a worker takes at a time.")
+
     # Inference
     openai_api_key: SecretStr | None = Field(
         None, validation_alias="OPENAI_API_KEY", description="Key for the `openai_*` services."

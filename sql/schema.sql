@@ -11,6 +11,18 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.analyze_documents(schema name) IS 'Takes new statistics of a namespace''s documents, also of what its payload indexes hold.';
 
+CREATE FUNCTION pgretrieve.defer_work(namespace_id text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pgretrieve_queue', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM procrastinate_defer_jobs_v1(ARRAY[
+        ROW('default', 'do_work', 0, NULL, NULL, jsonb_build_object('namespace_id', namespace_id), NULL)
+    ]::procrastinate_job_to_defer_v1[]);
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.defer_work(namespace_id text) IS 'Wakes a worker for a namespace''s work, in the caller''s transaction.';
+
 CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
@@ -388,6 +400,110 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.refuse_change() IS 'Refuses an UPDATE of what is kept as it was.';
 
+CREATE FUNCTION pgretrieve.source_hash(source text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT encode(sha256(convert_to(source, 'UTF8')), 'hex') $$;
+
+COMMENT ON FUNCTION pgretrieve.source_hash(source text) IS 'SHA-256 of a source: what was embedded before is not embedded again.';
+
+CREATE FUNCTION pgretrieve.source_text(payload jsonb, field text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT CASE WHEN jsonb_typeof(payload #> string_to_array(field, '.')) = 'string'
+    AND payload #>> string_to_array(field, '.') ~ '\S' THEN payload #>> string_to_array(field, '.') END
+$$;
+
+COMMENT ON FUNCTION pgretrieve.source_text(payload jsonb, field text) IS 'The text of a payload that a service embeds; null where there is none.';
+
+CREATE FUNCTION pgretrieve.sources_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    place record;
+    queued bigint;
+    any_queued boolean := false;
+BEGIN
+    -- An upsert runs the triggers of INSERT and of UPDATE, one of them mostly in vain.
+    IF NOT EXISTS (SELECT FROM added) THEN
+        RETURN NULL;
+    END IF;
+    FOR place IN
+        SELECT n.namespace_id, c.column_name, m.source_field
+        FROM pgretrieve.namespaces n
+        JOIN pgretrieve.vector_configs c USING (namespace_id)
+        JOIN pgretrieve.vector_inference_map m ON m.namespace_id = c.namespace_id AND m.name = c.name
+        WHERE n.schema_name = TG_TABLE_SCHEMA AND m.source_field IS NOT NULL AND c.kind = 'dense'
+        ORDER BY c.position
+    LOOP
+        IF TG_OP = 'UPDATE' THEN
+            -- Its own UPDATE runs this trigger again, which makes work of what is then without a vector.
+            EXECUTE format($statement$
+                UPDATE %1$I.documents d SET %2$I = NULL, provenance = d.provenance - %3$L FROM added a
+                WHERE d.document_id = a.document_id AND a.%2$I IS NOT NULL AND a.provenance ? %3$L
+                    AND a.provenance -> %3$L ->> 'input' IS DISTINCT FROM
+                        pgretrieve.source_hash(pgretrieve.source_text(a.payload, %4$L))
+                $statement$, TG_TABLE_SCHEMA, place.column_name, place.column_name, place.source_field);
+        END IF;
+        EXECUTE format($statement$
+            INSERT INTO pgretrieve.work AS w (namespace_id, kind, target, subject)
+            SELECT %1$L, 'embed', %2$L, a.document_id FROM added a
+            WHERE a.%2$I IS NULL AND pgretrieve.source_text(a.payload, %3$L) IS NOT NULL
+            ORDER BY a.document_id
+            ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET priority = 0, attempts = 0, due_at = now(),
+                lease = NULL, leased_until = NULL, failed_at = NULL, error = NULL
+            $statement$, place.namespace_id, place.column_name, place.source_field);
+        GET DIAGNOSTICS queued = ROW_COUNT;
+        any_queued := any_queued OR queued > 0;
+    END LOOP;
+    IF any_queued THEN
+        PERFORM pgretrieve.defer_work(n.namespace_id) FROM pgretrieve.namespaces n WHERE n.schema_name = TG_TABLE_SCHEMA;
+    END IF;
+    RETURN NULL;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.sources_changed() IS 'Drops vectors whose source has changed, and queues what is to be embedded, in the writer''s transaction.';
+
+CREATE FUNCTION pgretrieve.vectors_of(of_namespace text) RETURNS TABLE(document_id text, index_name text, made_by text, service text, model text, revision text, input_hash text, made_at timestamp with time zone, is_mapped boolean)
+    LANGUAGE plpgsql STABLE
+    AS $_$
+DECLARE
+    place record;
+BEGIN
+    FOR place IN
+        SELECT n.schema_name, c.name, c.column_name, m.inference_service
+        FROM pgretrieve.namespaces n JOIN pgretrieve.vector_configs c USING (namespace_id)
+        LEFT JOIN pgretrieve.vector_inference_map m ON m.namespace_id = c.namespace_id AND m.name = c.name
+        WHERE n.namespace_id = of_namespace AND c.kind <> 'multi' ORDER BY c.position
+    LOOP
+        RETURN QUERY EXECUTE format($statement$
+            SELECT d.document_id, %3$L::text, CASE WHEN p.made ? 'service' THEN 'service' ELSE 'caller' END,
+                p.made ->> 'service', p.made ->> 'model', p.made ->> 'revision', p.made ->> 'input',
+                coalesce((p.made ->> 'at')::timestamptz, d.updated_at), p.made ->> 'service' IS NOT DISTINCT FROM %4$L
+            FROM %1$I.documents d CROSS JOIN LATERAL (SELECT d.provenance -> %5$L AS made) p
+            WHERE d.%2$I IS NOT NULL
+            $statement$, place.schema_name, place.column_name, place.name, place.inference_service, place.column_name);
+    END LOOP;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.vectors_of(of_namespace text) IS 'Who made each dense and sparse vector of a namespace: its caller, or a service, of which input, when.';
+
+CREATE FUNCTION pgretrieve.watch_sources(schema name, watched boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+BEGIN
+    EXECUTE format('DROP TRIGGER IF EXISTS sources_insert ON %1$I.documents', schema);
+    EXECUTE format('DROP TRIGGER IF EXISTS sources_update ON %1$I.documents', schema);
+    IF watched THEN
+        EXECUTE format('CREATE TRIGGER sources_insert AFTER INSERT ON %1$I.documents REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.sources_changed()', schema);
+        EXECUTE format('CREATE TRIGGER sources_update AFTER UPDATE ON %1$I.documents REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.sources_changed()', schema);
+    END IF;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.watch_sources(schema name, watched boolean) IS 'Watches a namespace''s documents for content to embed, or no longer.';
+
 CREATE TABLE pgretrieve.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -451,6 +567,114 @@ COMMENT ON COLUMN pgretrieve.embedding_cache.input_hash IS 'SHA-256 of the input
 COMMENT ON COLUMN pgretrieve.embedding_cache.vector IS 'What it was embedded to.';
 
 COMMENT ON COLUMN pgretrieve.embedding_cache.created_at IS 'When.';
+
+CREATE TABLE pgretrieve.namespaces (
+    namespace_id text NOT NULL,
+    namespace_name text NOT NULL,
+    schema_name name NOT NULL,
+    mode text NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    dynamic_vector_indexes boolean NOT NULL,
+    description text,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.namespaces IS 'A namespace is a Postgres schema that holds documents and their vectors.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.namespace_id IS 'Chosen by its owner at creation; never changes.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.namespace_name IS 'Another name that the API accepts in its place.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.schema_name IS 'The schema that holds its documents; derived from the id, never renamed.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.mode IS 'standalone: owners bring vectors; managed: indexes may be mapped to inference services.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.version IS 'Grows with every change of configs, mappings or mode; plans compiled for an older one are refused.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.dynamic_vector_indexes IS 'Whether an upsert with a new vector name makes a new config (no configs were given at creation).';
+
+COMMENT ON COLUMN pgretrieve.namespaces.description IS 'In the owner''s words.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation request that are kept as they were sent.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
+
+CREATE VIEW pgretrieve.vector_provenance AS
+ SELECT n.namespace_id,
+    v.document_id,
+    v.index_name,
+    v.made_by,
+    v.service,
+    v.model,
+    v.revision,
+    v.input_hash,
+    v.made_at,
+    v.is_mapped
+   FROM (pgretrieve.namespaces n
+     CROSS JOIN LATERAL pgretrieve.vectors_of(n.namespace_id) v(document_id, index_name, made_by, service, model, revision, input_hash, made_at, is_mapped));
+
+COMMENT ON VIEW pgretrieve.vector_provenance IS 'Who made each vector; ask for one namespace_id at a time.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.document_id IS 'The document.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.index_name IS 'The vector config.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.made_by IS 'caller or service.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.service IS 'The inference service; null: the caller brought the vector.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.model IS 'Its model.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.revision IS 'What its definition was, as a fingerprint.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.input_hash IS 'SHA-256 of what was embedded.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.made_at IS 'When; of a caller''s vector, when the document last came.';
+
+COMMENT ON COLUMN pgretrieve.vector_provenance.is_mapped IS 'Whether the service that is mapped now made it; a caller''s vector counts where none is mapped.';
+
+CREATE VIEW pgretrieve.foreign_vectors AS
+ SELECT namespace_id,
+    document_id,
+    index_name,
+    made_by,
+    service,
+    model,
+    revision,
+    input_hash,
+    made_at,
+    is_mapped
+   FROM pgretrieve.vector_provenance v
+  WHERE (NOT is_mapped);
+
+COMMENT ON VIEW pgretrieve.foreign_vectors IS 'Vectors that the service mapped to their index did not make: its caller''s, or another model''s.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.document_id IS 'The document.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.index_name IS 'The vector config.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.made_by IS 'caller or service.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.service IS 'The inference service; null: the caller brought the vector.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.model IS 'Its model.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.revision IS 'What its definition was, as a fingerprint.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.input_hash IS 'SHA-256 of what was embedded.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.made_at IS 'When; of a caller''s vector, when the document last came.';
+
+COMMENT ON COLUMN pgretrieve.foreign_vectors.is_mapped IS 'False.';
 
 CREATE TABLE pgretrieve.idempotency_keys (
     namespace_id text NOT NULL,
@@ -532,42 +756,6 @@ COMMENT ON TABLE pgretrieve.namespace_identifiers IS 'Ids and names of namespace
 COMMENT ON COLUMN pgretrieve.namespace_identifiers.identifier IS 'An id or a name.';
 
 COMMENT ON COLUMN pgretrieve.namespace_identifiers.namespace_id IS 'The namespace that it means.';
-
-CREATE TABLE pgretrieve.namespaces (
-    namespace_id text NOT NULL,
-    namespace_name text NOT NULL,
-    schema_name name NOT NULL,
-    mode text NOT NULL,
-    version bigint DEFAULT 1 NOT NULL,
-    dynamic_vector_indexes boolean NOT NULL,
-    description text,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.namespaces IS 'A namespace is a Postgres schema that holds documents and their vectors.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.namespace_id IS 'Chosen by its owner at creation; never changes.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.namespace_name IS 'Another name that the API accepts in its place.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.schema_name IS 'The schema that holds its documents; derived from the id, never renamed.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.mode IS 'standalone: owners bring vectors; managed: indexes may be mapped to inference services.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.version IS 'Grows with every change of configs, mappings or mode; plans compiled for an older one are refused.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.dynamic_vector_indexes IS 'Whether an upsert with a new vector name makes a new config (no configs were given at creation).';
-
-COMMENT ON COLUMN pgretrieve.namespaces.description IS 'In the owner''s words.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation request that are kept as they were sent.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
 
 CREATE TABLE pgretrieve.payload_indexes (
     namespace_id text NOT NULL,
@@ -694,6 +882,98 @@ COMMENT ON COLUMN pgretrieve.retrievers.created_at IS 'When it was created.';
 
 COMMENT ON COLUMN pgretrieve.retrievers.updated_at IS 'When it last changed.';
 
+CREATE TABLE pgretrieve.tasks (
+    task_id text NOT NULL,
+    namespace_id text NOT NULL,
+    kind text NOT NULL,
+    subject text,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    total bigint,
+    done bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    about jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error jsonb,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    created_by text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    CONSTRAINT tasks_status_check CHECK ((status = ANY (ARRAY['PENDING'::text, 'IN_PROGRESS'::text, 'COMPLETED'::text, 'COMPLETED_WITH_ERRORS'::text, 'FAILED'::text, 'CANCELED'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.tasks IS 'What takes longer than a request: index builds, back-fills, batches, migrations of models.';
+
+COMMENT ON COLUMN pgretrieve.tasks.task_id IS 'Its id, task_….';
+
+COMMENT ON COLUMN pgretrieve.tasks.namespace_id IS 'The namespace that it works on.';
+
+COMMENT ON COLUMN pgretrieve.tasks.kind IS 'What it does: build_index, backfill, ….';
+
+COMMENT ON COLUMN pgretrieve.tasks.subject IS 'What it does it to: the vector config, the collection, ….';
+
+COMMENT ON COLUMN pgretrieve.tasks.status IS 'PENDING, IN_PROGRESS, and how it ended.';
+
+COMMENT ON COLUMN pgretrieve.tasks.total IS 'Items that there are to do, where that is known.';
+
+COMMENT ON COLUMN pgretrieve.tasks.done IS 'Items that are done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.failed IS 'Items that could not be done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.about IS 'What its starter asked for and was told: shown in answers.';
+
+COMMENT ON COLUMN pgretrieve.tasks.state IS 'Where it goes on after an interruption.';
+
+COMMENT ON COLUMN pgretrieve.tasks.error IS 'Why it failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.tasks.cancel_requested IS 'Whether it is to end before it is done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.created_by IS 'The API key (its id, never the key) that started it.';
+
+COMMENT ON COLUMN pgretrieve.tasks.created_at IS 'When it was asked for.';
+
+COMMENT ON COLUMN pgretrieve.tasks.started_at IS 'When it first ran.';
+
+COMMENT ON COLUMN pgretrieve.tasks.finished_at IS 'When it ended.';
+
+CREATE TABLE pgretrieve.vector_changes (
+    change_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    operation text NOT NULL,
+    changed_by text NOT NULL,
+    request jsonb NOT NULL,
+    before jsonb NOT NULL,
+    after jsonb NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.vector_changes IS 'An audit row for every change of vector indexes and mappings beside promotions; outlives its namespace.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.change_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.namespace_id IS 'The namespace that was changed.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.operation IS 'add_vector, drop_vector, map, unmap, rebuild, cut_over, roll_back, ….';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.changed_by IS 'The API key (its id, never the key) or the command that did it.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.request IS 'What was asked for.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.before IS 'Mode, version, vector configs and mappings before.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.after IS 'The same after.';
+
+COMMENT ON COLUMN pgretrieve.vector_changes.changed_at IS 'When.';
+
+ALTER TABLE pgretrieve.vector_changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.vector_changes_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE pgretrieve.vector_configs (
     namespace_id text NOT NULL,
     name text NOT NULL,
@@ -706,14 +986,20 @@ CREATE TABLE pgretrieve.vector_configs (
     index_method text NOT NULL,
     index_state text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    shadow_of text,
+    m integer,
+    ef_construction integer,
+    filled_by text,
     CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
 CASE kind
     WHEN 'sparse'::text THEN 1000000000
     ELSE 16000
 END))),
+    CONSTRAINT vector_configs_ef_construction_check CHECK (((ef_construction >= 4) AND (ef_construction <= 1000))),
     CONSTRAINT vector_configs_index_method_check CHECK ((index_method = ANY (ARRAY['hnsw_vector'::text, 'hnsw_halfvec'::text, 'hnsw_binary'::text, 'exact'::text]))),
     CONSTRAINT vector_configs_index_state_check CHECK ((index_state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
     CONSTRAINT vector_configs_kind_check CHECK ((kind = ANY (ARRAY['dense'::text, 'sparse'::text, 'multi'::text]))),
+    CONSTRAINT vector_configs_m_check CHECK (((m >= 2) AND (m <= 100))),
     CONSTRAINT vector_configs_metric_check CHECK ((metric = ANY (ARRAY['cosine'::text, 'dot'::text, 'euclidean'::text])))
 );
 
@@ -741,6 +1027,14 @@ COMMENT ON COLUMN pgretrieve.vector_configs.index_state IS 'building, ready or f
 
 COMMENT ON COLUMN pgretrieve.vector_configs.created_at IS 'When it was declared.';
 
+COMMENT ON COLUMN pgretrieve.vector_configs.shadow_of IS 'The vector config that it shadows during a migration of models; null: it is searched.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in each layer; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
+
 CREATE TABLE pgretrieve.vector_inference_map (
     namespace_id text NOT NULL,
     name text NOT NULL,
@@ -760,6 +1054,63 @@ COMMENT ON COLUMN pgretrieve.vector_inference_map.inference_service IS 'The serv
 COMMENT ON COLUMN pgretrieve.vector_inference_map.source_field IS 'The payload field that the service embeds on upsert; null: nothing embeds itself.';
 
 COMMENT ON COLUMN pgretrieve.vector_inference_map.created_at IS 'When it was mapped.';
+
+CREATE TABLE pgretrieve.work (
+    work_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    kind text NOT NULL,
+    target text NOT NULL,
+    subject text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    task_id text,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease uuid,
+    leased_until timestamp with time zone,
+    failed_at timestamp with time zone,
+    error jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
+
+COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.work.kind IS 'embed or extract.';
+
+COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
+
+COMMENT ON COLUMN pgretrieve.work.subject IS 'What it is made from: a document, an object.';
+
+COMMENT ON COLUMN pgretrieve.work.priority IS 'Higher is sooner: 0 for what is written now, below for back-fills.';
+
+COMMENT ON COLUMN pgretrieve.work.task_id IS 'The task that counts it.';
+
+COMMENT ON COLUMN pgretrieve.work.attempts IS 'How often a worker has begun it.';
+
+COMMENT ON COLUMN pgretrieve.work.due_at IS 'Not before this time.';
+
+COMMENT ON COLUMN pgretrieve.work.lease IS 'Who has it; null: nobody. A new version of the subject takes it away.';
+
+COMMENT ON COLUMN pgretrieve.work.leased_until IS 'When that ends by itself, should the worker be gone.';
+
+COMMENT ON COLUMN pgretrieve.work.failed_at IS 'When it failed for good: a dead letter.';
+
+COMMENT ON COLUMN pgretrieve.work.error IS 'Why it last failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.work.created_at IS 'When it came.';
+
+ALTER TABLE pgretrieve.work ALTER COLUMN work_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.work_work_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 ALTER TABLE ONLY pgretrieve.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
@@ -806,6 +1157,12 @@ ALTER TABLE ONLY pgretrieve.retrievers
 ALTER TABLE ONLY pgretrieve.retrievers
     ADD CONSTRAINT retrievers_pkey PRIMARY KEY (retriever_id);
 
+ALTER TABLE ONLY pgretrieve.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
+
+ALTER TABLE ONLY pgretrieve.vector_changes
+    ADD CONSTRAINT vector_changes_pkey PRIMARY KEY (change_id);
+
 ALTER TABLE ONLY pgretrieve.vector_configs
     ADD CONSTRAINT vector_configs_namespace_id_column_name_key UNIQUE (namespace_id, column_name);
 
@@ -815,6 +1172,12 @@ ALTER TABLE ONLY pgretrieve.vector_configs
 ALTER TABLE ONLY pgretrieve.vector_inference_map
     ADD CONSTRAINT vector_inference_map_pkey PRIMARY KEY (namespace_id, name);
 
+ALTER TABLE ONLY pgretrieve.work
+    ADD CONSTRAINT work_namespace_id_kind_target_subject_key UNIQUE (namespace_id, kind, target, subject);
+
+ALTER TABLE ONLY pgretrieve.work
+    ADD CONSTRAINT work_pkey PRIMARY KEY (work_id);
+
 CREATE INDEX embedding_cache_age ON pgretrieve.embedding_cache USING btree (created_at);
 
 CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (created_at);
@@ -822,6 +1185,14 @@ CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (cr
 CREATE INDEX namespace_identifiers_namespace ON pgretrieve.namespace_identifiers USING btree (namespace_id);
 
 CREATE INDEX promotions_namespace ON pgretrieve.promotions USING btree (namespace_id);
+
+CREATE INDEX tasks_namespace ON pgretrieve.tasks USING btree (namespace_id, created_at DESC, task_id DESC);
+
+CREATE INDEX vector_changes_namespace ON pgretrieve.vector_changes USING btree (namespace_id);
+
+CREATE INDEX work_due ON pgretrieve.work USING btree (namespace_id, priority DESC, work_id) WHERE (failed_at IS NULL);
+
+CREATE INDEX work_task ON pgretrieve.work USING btree (task_id) WHERE (task_id IS NOT NULL);
 
 CREATE TRIGGER retriever_versions_never_change BEFORE UPDATE ON pgretrieve.retriever_versions FOR EACH ROW EXECUTE FUNCTION pgretrieve.refuse_change();
 
@@ -843,8 +1214,20 @@ ALTER TABLE ONLY pgretrieve.retriever_versions
 ALTER TABLE ONLY pgretrieve.retrievers
     ADD CONSTRAINT retrievers_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY pgretrieve.tasks
+    ADD CONSTRAINT tasks_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.vector_configs
+    ADD CONSTRAINT vector_configs_filled_by_fkey FOREIGN KEY (filled_by) REFERENCES pgretrieve.tasks(task_id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY pgretrieve.vector_configs
     ADD CONSTRAINT vector_configs_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.vector_inference_map
     ADD CONSTRAINT vector_inference_map_namespace_id_name_fkey FOREIGN KEY (namespace_id, name) REFERENCES pgretrieve.vector_configs(namespace_id, name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.work
+    ADD CONSTRAINT work_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.work
+    ADD CONSTRAINT work_task_id_fkey FOREIGN KEY (task_id) REFERENCES pgretrieve.tasks(task_id) ON DELETE SET NULL;

@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import service
 from app.db.engine import create_engine
+from app.domain.runtime import Runtime
+from app.inference.registry import Inference
 from app.settings import Settings
 from tests import servers
 from tests.http import ROOT_KEY, Api
@@ -124,3 +126,11 @@ async def engine(conninfo: str, settings: Settings) -> AsyncIterator[AsyncEngine
     made = create_engine(conninfo, settings)
     yield made
     await made.dispose()
+
+
+@pytest.fixture
+async def runtime(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Runtime]:
+    """What a worker has, with the services of the installation."""
+    made = Runtime(settings, engine, Inference.from_settings(settings))
+    yield made
+    await made.inference.close()

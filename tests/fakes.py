@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from app.errors import InvalidRequest, Problem
 from app.inference import base
 from app.inference.base import ServiceInfo, Task, Vectors
 from app.settings import Settings
@@ -48,6 +49,8 @@ class FakeService:
         """What `unavailable()` answers."""
         self.error: BaseException | None = None
         """Raised by each call."""
+        self.refused: str | None = None
+        """A text that the model refuses."""
         self.answer: Answer = "right"
         self.hold: asyncio.Event | None = None
         """Each call waits for it."""
@@ -65,6 +68,9 @@ class FakeService:
             await self.hold.wait()
         if self.error is not None:
             raise self.error
+        if self.refused is not None and self.refused in texts:
+            at = ("texts", list(texts).index(self.refused))
+            raise InvalidRequest([Problem(at, "inference_refused", "The model refuses this text.")])
         return base.Answer(self._answered(np.stack([fake_vector(text, self.info.dimension) for text in texts])))
 
     async def close(self) -> None:

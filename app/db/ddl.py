@@ -14,6 +14,12 @@ from app.retrieval.catalog import VectorConfig, vector_type
 from app.retrieval.vectors import index_expression, index_operator_class
 from app.settings import Settings
 
+# As the migration has it that brought the column to the tables of before.
+PROVENANCE = (
+    "Who made each vector, by its column: {service, model, revision, input (SHA-256), at}. "
+    "A vector that is not here is its caller's."
+)
+
 
 def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
     """The table of a namespace's documents, as it is created."""
@@ -27,6 +33,7 @@ def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
         sa.Column("metadata", JSONB, nullable=False, comment="The service's side of it: _internal.metadata."),
         sa.Column("created_at", time, nullable=False, server_default=now, comment="When it first came."),
         sa.Column("updated_at", time, nullable=False, server_default=now, comment="When it last came."),
+        sa.Column("provenance", JSONB, nullable=False, server_default=sa.text("'{}'"), comment=PROVENANCE),
         *(vector_column(config) for config in configs if config.kind != "multi"),
         # Serves lists of one collection, in their order.
         sa.Index("documents_collection", "collection_id", "document_id"),
@@ -71,7 +78,10 @@ def vector_index(schema: str, config: VectorConfig, settings: Settings) -> sa.In
         _table=table,
         postgresql_using="hnsw",
         postgresql_ops={"vector": index_operator_class(config)},
-        postgresql_with={"m": settings.hnsw_m, "ef_construction": settings.hnsw_ef_construction},
+        postgresql_with={
+            "m": config.m or settings.hnsw_m,
+            "ef_construction": config.ef_construction or settings.hnsw_ef_construction,
+        },
     )
 
 

@@ -46,7 +46,7 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
     problems = Problems()
     namespaces.check_name(wanted.namespace_name, ("body", "namespace_name"), problems, 1, 64)
     problems.refuse()
-    source = await namespaces.lock_catalog(conn, identifier, exclusive=False)
+    source = replace(await namespaces.lock_catalog(conn, identifier, exclusive=False), shadows=())
     count = await _count(conn, source, settings) if wanted.documents else 0
     namespace_id = f"ns_{secrets.token_hex(12)}"
     access.require_creatable(namespace_id)
@@ -61,6 +61,8 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
     }
     retrievers = list((await conn.execute(statement("copy_namespace"), binds)).scalars())
     await ddl.create_tables(conn, copy.schema, copy.vector_configs)
+    if copy.sources:
+        await namespaces.watch_sources(conn, copy)
     copied = (await conn.execute(_copy_statement(source, copy))).one() if wanted.documents else (0, 0)
     for config in copy.vector_configs:
         if state == "ready":

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import raw
-from app.domain import hits
+from app.domain import hits, sources
 from app.domain.hits import Shown
 from app.errors import Conflict, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog, VectorConfig, vector_type
@@ -149,6 +149,7 @@ async def upsert(
     values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(_in_row(catalog))}
     values["collection_id"] = collection_id
     driver = await raw(conn)
+    values |= sources.binds(catalog)
     text = render(_upsert_statement(catalog, new))
     stored = {row[0] for row in await (await driver.execute(text, values)).fetchall()}
     if elsewhere := [document_id for document_id in checked.ids if document_id not in stored]:
@@ -219,7 +220,9 @@ def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
     inserted = insert(documents).from_select(columns, sa.select(*selected))
     if new:
         return inserted.on_conflict_do_nothing(index_elements=["document_id"]).returning(documents.c.document_id)
-    replaced = {name: inserted.excluded[name] for name in columns[2:]} | {"updated_at": sa.func.now()}
+    replaced: dict[str, Any] = {name: inserted.excluded[name] for name in columns[2:]}
+    replaced["updated_at"] = sa.func.now()
+    replaced |= sources.kept(catalog, documents, inserted.excluded)
     return inserted.on_conflict_do_update(
         index_elements=["document_id"],
         set_=replaced,

@@ -15,7 +15,7 @@ from app.db.statements import as_json, statement
 from app.domain import access
 from app.domain.payload_indexes import PayloadIndex, check_declared, put_declared
 from app.errors import Conflict, NotFound, Problems
-from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, VectorConfig
+from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, Source, VectorConfig
 from app.retrieval.vectors import MAX_SPARSE_DIMENSION, METRIC_SPELLINGS, index_method
 from app.settings import Settings
 
@@ -171,11 +171,14 @@ async def create(
         description=description,
         settings=as_json(kept or {}),
     )
-    await insert_configs(conn, namespace_id, 0, configs)
+    await insert_configs(conn, namespace_id, configs)
     mapped = [vector for vector in vectors or () if vector.inference_service]
     await insert_mappings(conn, namespace_id, [(v.name, v.inference_service, v.source_field) for v in mapped])
     await ddl.create_namespace(conn, schema, configs, settings)
-    await put_declared(conn, await load_catalog(conn, namespace_id), payload_indexes)
+    created = await load_catalog(conn, namespace_id)
+    if created.sources:
+        await watch_sources(conn, created)
+    await put_declared(conn, created, payload_indexes)
     return await load_catalog(conn, namespace_id)
 
 
@@ -210,6 +213,12 @@ async def insert_mappings(
         await conn.execute(statement("insert_mappings"), {"namespace_id": namespace_id, "mappings": as_json(rows)})
 
 
+async def watch_sources(conn: AsyncConnection, catalog: Catalog) -> None:
+    """From now on the documents' triggers queue what is to be embedded, or no longer."""
+    binds = {"schema": catalog.schema, "watched": bool(catalog.sources)}
+    await conn.execute(statement("watch_sources"), binds)
+
+
 async def _free_schema(conn: AsyncConnection, namespace_id: str) -> str:
     """The schema's name; one that exists, be it the user's own, is never touched."""
     for schema in names(namespace_id, RESERVED_SCHEMAS):
@@ -218,12 +227,9 @@ async def _free_schema(conn: AsyncConnection, namespace_id: str) -> str:
     raise AssertionError("there is no end of names")
 
 
-async def insert_configs(conn: AsyncConnection, namespace_id: str, first: int, configs: Sequence[VectorConfig]) -> None:
-    rows = {
-        "namespace_id": namespace_id,
-        "first": first,
-        "configs": as_json([asdict(config) for config in configs]),
-    }
+async def insert_configs(conn: AsyncConnection, namespace_id: str, configs: Sequence[VectorConfig]) -> None:
+    """After those that are there."""
+    rows = {"namespace_id": namespace_id, "configs": as_json([asdict(config) for config in configs])}
     await conn.execute(statement("insert_vector_configs"), rows)
 
 
@@ -235,13 +241,16 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     row = (await conn.execute(statement("load_catalog"), binds)).mappings().one_or_none()
     if row is None:
         raise NotFound("namespace", identifier)
-    configs = tuple(VectorConfig(**config) for config in row["vector_configs"])
+    every = [(config.pop("shadow_of"), VectorConfig(**config)) for config in row["vector_configs"]]
+    configs = tuple(config for shadow_of, config in every if shadow_of is None)
+    shadows = tuple(config for shadow_of, config in every if shadow_of is not None)
     # jsonb orders keys by length; the map is shown in the order of the configs.
     services = {c.name: row["inference_map"][c.name] for c in configs if c.name in row["inference_map"]}
     lexical = msgspec.json.decode(row["lexical_fields"], type=tuple[LexicalField, ...])
     indexes = tuple(FieldIndex(**index) for index in row["payload_indexes"])
-    found = {"vector_configs": configs, "inference_map": services, "lexical_fields": lexical}
-    return Catalog(**{**row, **found, "payload_indexes": indexes})
+    found = {"vector_configs": configs, "shadows": shadows, "inference_map": services, "lexical_fields": lexical}
+    sources = tuple(Source(**source) for source in row["sources"])
+    return Catalog(**{**row, **found, "payload_indexes": indexes, "sources": sources})
 
 
 async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:

@@ -19,6 +19,7 @@ from app.domain.namespaces import (
     insert_mappings,
     load_catalog,
     lock_catalog,
+    watch_sources,
 )
 from app.domain.services import held
 from app.errors import Conflict, Problem, Problems
@@ -159,11 +160,13 @@ async def promote(
     namespace_id = before.namespace_id
     if decision.new_configs:
         await ddl.add_vector_columns(conn, before.schema, decision.new_configs)
-        await insert_configs(conn, namespace_id, len(before.vector_configs), decision.new_configs)
+        await insert_configs(conn, namespace_id, decision.new_configs)
     mappings = [(name, m.inference_service, m.source_field) for name, m in decision.mappings.items()]
     await insert_mappings(conn, namespace_id, mappings)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
+    if after.sources:
+        await watch_sources(conn, after)
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
     audit |= {"before": as_json(_state(before)), "after": as_json(_state(after))}
     await conn.execute(statement("insert_promotion"), audit)

@@ -58,7 +58,7 @@ async def add_vectors_on_write(
     small = await _is_small(conn, catalog)
     configs = as_configs(inferred.vectors.values(), "building", catalog.vector_configs)
     await ddl.add_vector_columns(conn, catalog.schema, configs)
-    await insert_configs(conn, catalog.namespace_id, len(catalog.vector_configs), configs)
+    await insert_configs(conn, catalog.namespace_id, configs)
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})
     for config in configs:
         await _index(conn, catalog, config, settings, now=small)

@@ -3,6 +3,8 @@
 So a job exists if and only if the change that asked for it was committed.
 """
 
+import math
+from datetime import timedelta
 from typing import Any
 
 import procrastinate
@@ -17,10 +19,19 @@ SCHEMA = "pgretrieve_queue"
 _deferring = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
-async def defer(conn: AsyncConnection, task: str, arguments: dict[str, Any], *, lock: str | None = None) -> int:
-    """Add a job for `task` in the caller's transaction; jobs with the same `lock` run one after another."""
+async def defer(
+    conn: AsyncConnection,
+    task: str,
+    arguments: dict[str, Any],
+    *,
+    lock: str | None = None,
+    after: timedelta | None = None,
+) -> int:
+    """Add a job for `task` in the caller's transaction; jobs with the same `lock` run one after another. It is run
+    `after` a while, where one is given."""
     before = (await conn.execute(statement("swap_search_path"), {"path": SCHEMA})).scalar_one()
-    deferrer = _deferring.configure_task(task, connection=await raw(conn), lock=lock)
+    later = None if after is None else {"seconds": math.ceil(after.total_seconds())}
+    deferrer = _deferring.configure_task(task, connection=await raw(conn), lock=lock, schedule_in=later)
     job_id = await deferrer.defer_async(**arguments)
     await conn.execute(statement("swap_search_path"), {"path": before})
     return job_id

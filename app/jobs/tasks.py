@@ -12,9 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.ddl import create_index_concurrently
+from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import lexical, payload_builds
+from app.domain import lexical, payload_builds, work, working
 from app.domain.namespaces import load_catalog
+from app.domain.runtime import Runtime
 from app.errors import NotFound
 from app.retrieval.catalog import FieldIndex, IndexState
 from app.settings import Settings
@@ -22,9 +24,26 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def register(app: procrastinate.App, url: str, settings: Settings) -> None:
+def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
     """Give the worker its tasks. `url` is the direct one: index builds hold a connection for hours."""
+    _register_work(app, runtime)
+    _register_indexes(app, url, runtime.settings)
+    _register_upkeep(app, url, runtime.settings)
 
+
+def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
+    @app.task(name="do_work", retry=RetryStrategy(max_attempts=10, exponential_wait=2))
+    async def do_work(namespace_id: str) -> None:
+        await working.do_all(runtime, namespace_id)
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="sweep_work", queueing_lock="sweep_work", lock="sweep_work")
+    async def sweep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with transaction(runtime.engine, runtime.settings) as conn:
+            await work.sweep(conn, runtime.settings)
+
+
+def _register_indexes(app: procrastinate.App, url: str, settings: Settings) -> None:
     @app.task(name="build_index", retry=RetryStrategy(max_attempts=3, wait=5))
     async def build(namespace_id: str, name: str) -> None:
         await build_index(url, settings, namespace_id, name)
@@ -40,18 +59,20 @@ def register(app: procrastinate.App, url: str, settings: Settings) -> None:
         async with connecting(url, settings) as conn:
             await payload_builds.drop(conn, schema, FieldIndex(**index))
 
+    @app.task(name="build_lexical_index", retry=RetryStrategy(max_attempts=3, wait=5))
+    async def build_lexical(namespace_id: str) -> None:
+        async with connecting(url, settings) as conn:
+            built = await lexical.build(conn, namespace_id)
+        log.info("built the lexical index of %s: %s", namespace_id, "ready" if built else "another one by now")
+
+
+def _register_upkeep(app: procrastinate.App, url: str, settings: Settings) -> None:
     @app.periodic(cron="* * * * *")
     @app.task(name="analyze_documents", queueing_lock="analyze_documents", lock="analyze_documents")
     async def analyze(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
         async with connecting(url, settings) as conn:
             for schema in await payload_builds.analyze_grown(conn):
                 log.info("took new statistics of %s", schema)
-
-    @app.task(name="build_lexical_index", retry=RetryStrategy(max_attempts=3, wait=5))
-    async def build_lexical(namespace_id: str) -> None:
-        async with connecting(url, settings) as conn:
-            built = await lexical.build(conn, namespace_id)
-        log.info("built the lexical index of %s: %s", namespace_id, "ready" if built else "another one by now")
 
     @app.periodic(cron="* * * * *")
     @app.task(name="merge_lexical_indexes", queueing_lock="merge_lexical_indexes", lock="merge_lexical_indexes")

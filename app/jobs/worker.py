@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app.domain.runtime import Runtime
 from app.jobs.queue import worker_app
 from app.jobs.tasks import register, revive_jobs
-from app.settings import Settings
 
 
-async def drain(url: str, settings: Settings) -> None:
+async def drain(url: str, runtime: Runtime) -> None:
     """Run the jobs that are due, and return when there are none left."""
     app = worker_app(url)
-    register(app, url, settings)
+    register(app, url, runtime)
     async with app.open_async():
         await app.run_worker_async(wait=False, install_signal_handlers=False, listen_notify=False)
 
 
 @asynccontextmanager
-async def running(url: str, settings: Settings) -> AsyncIterator[None]:
+async def running(url: str, runtime: Runtime) -> AsyncIterator[None]:
     """A worker beside the service: wakes by LISTEN, polls as a fallback, ends its jobs within ten seconds."""
     app = worker_app(url)
-    register(app, url, settings)
+    register(app, url, runtime)
     async with app.open_async():
         await revive_jobs(app)
         options = app.run_worker_async(

@@ -36,6 +36,8 @@ class VectorConfig:
     index_method: IndexMethod
     index_state: IndexState
     kind: Kind = "dense"
+    m: int | None = None  # of HNSW; None: the deployment's setting, as for `ef_construction`
+    ef_construction: int | None = None
 
     @property
     def side_table(self) -> str:
@@ -53,6 +55,17 @@ class LexicalField:
     language: str = "english"
     min_length: int = 1
     max_length: int = 2_047  # PostgreSQL's longest lexeme, in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What embeds itself: the text at a payload `field`, by a `service`, into the `column` of a vector config or of the
+    shadow of one."""
+
+    name: str
+    column: str
+    field: str
+    service: str
 
 
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "geo", "text", "uuid"]
@@ -85,6 +98,8 @@ class Catalog:
     lexical_fields: tuple[LexicalField, ...] = ()
     lexical_ready: bool = False  # whether the postings have every document
     payload_indexes: tuple[FieldIndex, ...] = ()
+    sources: tuple[Source, ...] = ()
+    shadows: tuple[VectorConfig, ...] = ()  # written like the others, and not searched
 
     @cached_property
     def by_name(self) -> dict[str, VectorConfig]:
@@ -114,8 +129,9 @@ class Catalog:
             sa.column("metadata", JSONB),
             sa.column("created_at", sa.TIMESTAMP(timezone=True)),
             sa.column("updated_at", sa.TIMESTAMP(timezone=True)),
+            sa.column("provenance", JSONB),
         ]
-        for config in self.vector_configs:
+        for config in (*self.vector_configs, *self.shadows):
             if config.kind != "multi":
                 columns.append(sa.column(config.column, vector_type(config)))
         return sa.table("documents", *columns, schema=self.schema)

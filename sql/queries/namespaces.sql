@@ -22,13 +22,19 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
     coalesce((
         SELECT jsonb_agg(jsonb_build_object(
             'name', c.name, 'column', c.column_name, 'dimension', c.dimension, 'metric', c.metric,
-            'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state, 'kind', c.kind
+            'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state, 'kind', c.kind,
+            'm', c.m, 'ef_construction', c.ef_construction, 'shadow_of', c.shadow_of
         ) ORDER BY c.position)
         FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]') AS vector_configs,
     coalesce((
         SELECT jsonb_object_agg(m.name, m.inference_service ORDER BY c.position)
         FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
         WHERE m.namespace_id = n.namespace_id), '{}') AS inference_map,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('name', m.name, 'column', c.column_name, 'field', m.source_field,
+            'service', m.inference_service) ORDER BY c.position)
+        FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
+        WHERE m.namespace_id = n.namespace_id AND m.source_field IS NOT NULL), '[]') AS sources,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('field', p.field_name, 'type', p.type, 'state', p.state, 'origin', p.origin,
             'number', p.number) ORDER BY p.field_name)
@@ -48,10 +54,12 @@ SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.
     coalesce((
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', c.name, 'dimension', c.dimension, 'metric', c.metric,
             'kind', nullif(c.kind, 'dense'))) ORDER BY c.position)
-        FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]')::text AS vector_configs,
+        FROM pgretrieve.vector_configs c
+        WHERE c.namespace_id = n.namespace_id AND c.shadow_of IS NULL), '[]')::text AS vector_configs,
     coalesce((
         SELECT jsonb_object_agg(m.name, m.inference_service)
-        FROM pgretrieve.vector_inference_map m WHERE m.namespace_id = n.namespace_id), '{}')::text AS inference_map,
+        FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
+        WHERE m.namespace_id = n.namespace_id AND c.shadow_of IS NULL), '{}')::text AS inference_map,
     coalesce((
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('field_name', p.field_name, 'type', p.type,
             'field_schema', p.field_schema, 'is_protected', false, 'state', p.state, 'origin', p.origin)) ORDER BY p.field_name)
@@ -78,11 +86,14 @@ SELECT DISTINCT identifier, :namespace_id FROM unnest(CAST(:identifiers AS text[
 -- insert_vector_configs --
 -- Rows from one JSON array, in its order, after those that are there.
 INSERT INTO pgretrieve.vector_configs
-    (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state)
-SELECT :namespace_id, c.name, :first + c.ordinality, c.column, c.kind, c.dimension, c.metric, c.index_name, c.index_method,
-    c.index_state
+    (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state, m,
+    ef_construction)
+SELECT :namespace_id, c.name, coalesce((
+        SELECT max(position) FROM pgretrieve.vector_configs WHERE namespace_id = :namespace_id), 0) + c.ordinality,
+    c.column, c.kind, c.dimension, c.metric, c.index_name, c.index_method, c.index_state, c.m, c.ef_construction
 FROM ROWS FROM (jsonb_to_recordset(CAST(:configs AS jsonb)) AS (
-    name text, "column" text, kind text, dimension integer, metric text, index_name text, index_method text, index_state text
+    name text, "column" text, kind text, dimension integer, metric text, index_name text, index_method text,
+    index_state text, m integer, ef_construction integer
 )) WITH ORDINALITY AS c;
 
 -- insert_mappings --
@@ -143,16 +154,19 @@ WHERE task_name = 'build_index' AND status IN ('todo', 'doing') AND args->>'name
 -- their own and begin at version 1.
 WITH configs AS (
     INSERT INTO pgretrieve.vector_configs
-        (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state)
+        (namespace_id, name, position, column_name, kind, dimension, metric, index_name, index_method, index_state, m,
+        ef_construction)
     SELECT :copy, name, position, column_name, kind, dimension, metric, index_name, index_method,
-        CASE index_method WHEN 'exact' THEN 'ready' ELSE :state END
-    FROM pgretrieve.vector_configs WHERE namespace_id = :source),
+        CASE index_method WHEN 'exact' THEN 'ready' ELSE :state END, m, ef_construction
+    FROM pgretrieve.vector_configs WHERE namespace_id = :source AND shadow_of IS NULL),
 fields AS (
     INSERT INTO pgretrieve.payload_indexes (namespace_id, field_name, type, field_schema, origin)
     SELECT :copy, field_name, type, field_schema, origin FROM pgretrieve.payload_indexes WHERE namespace_id = :source),
 mappings AS (
     INSERT INTO pgretrieve.vector_inference_map (namespace_id, name, inference_service, source_field)
-    SELECT :copy, name, inference_service, source_field FROM pgretrieve.vector_inference_map WHERE namespace_id = :source),
+    SELECT :copy, m.name, m.inference_service, m.source_field
+    FROM pgretrieve.vector_inference_map m JOIN pgretrieve.vector_configs c USING (namespace_id, name)
+    WHERE m.namespace_id = :source AND c.shadow_of IS NULL),
 copied AS (
     INSERT INTO pgretrieve.retrievers (retriever_id, namespace_id, retriever_name, definition)
     SELECT 'ret_' || left(replace(gen_random_uuid()::text, '-', ''), 24), :copy, retriever_name, definition
@@ -167,3 +181,6 @@ SELECT retriever_id FROM copied;
 -- namespace_row --
 -- What of a namespace's row a copy takes over.
 SELECT description, settings::text AS settings FROM pgretrieve.namespaces WHERE namespace_id = :namespace_id;
+
+-- watch_sources --
+SELECT pgretrieve.watch_sources(:schema, :watched);

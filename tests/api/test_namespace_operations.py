@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from app.domain.runtime import Runtime
 from app.jobs import worker
-from app.settings import Settings
 from tests.http import ROOT_KEY, Api, document, feature_search, search
 
 
@@ -40,7 +40,7 @@ def states(conninfo: str, namespace: str) -> dict[str, str]:
         return dict(conn.execute(query, [namespace]).fetchall())
 
 
-async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: str, settings: Settings) -> None:
+async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: str, runtime: Runtime) -> None:
     found = ensure(filled)
     assert (found["ensured"], found["rebuilt"], found["skipped"]) == (["v", "t", "a.b"], [], ["big", "place"])
     assert found["created"] == ["v", "t", "a.b"]
@@ -53,7 +53,7 @@ async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: s
     assert filled.ids("near")[0] == "d0"
     again = ensure(filled)
     assert (again["ensured"], again["rebuilt"], again["skipped"]) == (["t", "a.b"], [], ["v", "big", "place"])
-    await worker.drain(conninfo, settings)
+    await worker.drain(conninfo, runtime)
     assert states(conninfo, filled.namespace)["v"] == "ready"
     assert ensure(filled)["ensured"] == ["v", "t", "a.b"]
 
@@ -61,9 +61,9 @@ async def test_indexes_are_ensured_repaired_and_rebuilt(filled: Api, conninfo: s
         query = "UPDATE pgretrieve.vector_configs SET index_state = 'failed' WHERE namespace_id = %s AND name = 't'"
         conn.execute(query, [filled.namespace])
     assert ensure(filled)["rebuilt"] == ["t"]
-    await worker.drain(conninfo, settings)
+    await worker.drain(conninfo, runtime)
     assert ensure(filled, "?force_rebuild=true")["rebuilt"] == ["v", "t", "a.b"]
-    await worker.drain(conninfo, settings)
+    await worker.drain(conninfo, runtime)
     assert states(conninfo, filled.namespace) == {"v": "ready", "big": "ready", "t": "ready"}
 
 

@@ -114,7 +114,7 @@ class Place:
         return dict(self.query(text, NAME))
 
     async def drain(self) -> None:
-        await worker.drain(self.url, self.runtime.settings)
+        await worker.drain(self.url, self.runtime)
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ async def test_a_job_exists_if_and_only_if_its_transaction_commits(place: Place)
 
 
 async def test_a_worker_that_runs_takes_jobs_as_they_come(place: Place) -> None:
-    async with worker.running(place.url, place.runtime.settings):
+    async with worker.running(place.url, place.runtime):
         await place.promoted(NewVector("v", 3))
         await until(lambda: not place.jobs())  # those that succeed are deleted
     assert await place.states() == {"v": "ready"}
@@ -273,6 +273,6 @@ async def test_a_job_whose_worker_died_is_run_again(place: Place) -> None:
         conn.execute("SET search_path = pgretrieve_queue")
         conn.execute("UPDATE procrastinate_jobs SET status = 'doing', attempts = 1")
     assert await place.states() == {"v": "building"}
-    async with worker.running(place.url, place.runtime.settings):
+    async with worker.running(place.url, place.runtime):
         await until(lambda: not place.jobs())
     assert await place.states() == {"v": "ready"}

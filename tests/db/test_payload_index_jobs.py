@@ -83,7 +83,7 @@ class Place:
             return await index_repair.ensure(conn, NAME, rebuild=rebuild)
 
     async def drain(self) -> None:
-        await worker.drain(self.url, self.runtime.settings)
+        await worker.drain(self.url, self.runtime)
 
     def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as conn:

@@ -1,0 +1,156 @@
+"""Filling: makes the vectors that the work table asks for, of their documents' sources.
+
+No transaction is open while a service embeds. A vector is written only where the source is still what was embedded,
+the mapping is still in force, and no caller has brought a vector meanwhile.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import raw, transaction
+from app.db.statements import as_json
+from app.domain import sources, work
+from app.domain.embedding import embed
+from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.runtime import Runtime
+from app.domain.services import refresh_for
+from app.domain.work import Claimed
+from app.errors import InferenceUnavailable, InvalidRequest, NotFound, PgretrieveError
+from app.inference.base import Vectors
+from app.retrieval.catalog import Catalog, Source, VectorConfig, vector_type
+from app.retrieval.plan import render
+
+log = logging.getLogger(__name__)
+_INPUT, _AT = sa.literal_column("'input'", sa.Text), sa.literal_column("'at'", sa.Text)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A document's source that has no vector yet."""
+
+    row: Claimed
+    text: str
+    hash: str
+
+
+async def fill(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> None:
+    """Make these vectors, all of one column, and end their rows: made, postponed or dead."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        try:
+            catalog = await load_catalog(conn, namespace_id)
+        except NotFound:
+            return
+        source = source_of(catalog, rows[0].target)
+        wanted = await _wanted(conn, catalog, source, rows) if source else []
+        open_ = {one.row for one in wanted}
+        await work.finish(conn, [row for row in rows if row not in open_])
+    if source is None or not wanted:
+        return
+    await refresh_for(runtime, [source.service])
+    await _make(runtime, catalog, source, wanted)
+
+
+def source_of(catalog: Catalog, column: str) -> Source | None:
+    """What is embedded into that column, if anything still is."""
+    return next((source for source in catalog.sources if source.column == column), None)
+
+
+def config_of(catalog: Catalog, column: str) -> VectorConfig:
+    """The vector config of a column, or of the shadow that has it."""
+    return next(config for config in (*catalog.vector_configs, *catalog.shadows) if config.column == column)
+
+
+async def _wanted(conn: AsyncConnection, catalog: Catalog, source: Source, rows: Sequence[Claimed]) -> list[Wanted]:
+    """The rows whose documents have a source and no vector."""
+    documents = catalog.relation
+    field = sa.bindparam("field", source.field, sa.Text)
+    found = (
+        sa.select(documents.c.document_id, sources.text_of(documents.c.payload, field).label("text"))
+        .where(
+            documents.c.document_id == sa.func.any(sa.bindparam("ids", [row.subject for row in rows], ARRAY(sa.Text))),
+            documents.c[source.column].is_(None),
+        )
+        .subquery()
+    )
+    asked = sa.select(found.c.document_id, found.c.text, sources.hash_of(found.c.text)).where(found.c.text.is_not(None))
+    by_id = {row.subject: row for row in rows}
+    return [Wanted(by_id[document_id], text, hash_) for document_id, text, hash_ in await conn.execute(asked)]
+
+
+async def _make(runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted]) -> None:
+    """Embed and store; where a call of several fails for one of them, the halves are tried apart."""
+    try:
+        vectors = (await embed(runtime, source.service, [one.text for one in wanted], "document")).vectors
+    except (InvalidRequest, InferenceUnavailable, NotFound) as error:
+        if len(wanted) > 1 and _may_be_of_one(error):
+            half = len(wanted) // 2
+            await _make(runtime, catalog, source, wanted[:half])
+            await _make(runtime, catalog, source, wanted[half:])
+        else:
+            await _give_back(runtime, catalog, wanted, error)
+        return
+    await _store(runtime, catalog, source, wanted, vectors)
+
+
+def _may_be_of_one(error: PgretrieveError) -> bool:
+    """Whether one text of a call may be what made all of it fail."""
+    return isinstance(error, InvalidRequest) or error.error_code == "inference_bad_answer"
+
+
+async def _give_back(runtime: Runtime, catalog: Catalog, wanted: Sequence[Wanted], error: PgretrieveError) -> None:
+    log.warning("%d texts of %s were not embedded: %s", len(wanted), catalog.namespace_id, error.message)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        await work.give_back(conn, runtime.settings, catalog.namespace_id, [one.row for one in wanted], error)
+
+
+async def _store(
+    runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted], vectors: Vectors
+) -> None:
+    """Write vectors and who made them, and end the rows, in one transaction."""
+    config = config_of(catalog, source.column)
+    service = runtime.inference.get(source.service)
+    assert service is not None, "it has just answered"
+    made = {"service": source.service, "model": service.info.model, "revision": service.info.fingerprint}
+    values = {
+        "ids": [one.row.subject for one in wanted],
+        "hashes": [one.hash for one in wanted],
+        "vectors": [np.asarray(vector) for vector in vectors],
+        "column": source.column,
+        "field": source.field,
+        "made": as_json(made),
+    }
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        now = await lock_catalog(conn, catalog.namespace_id, exclusive=False)
+        if source in now.sources:
+            await (await raw(conn)).execute(render(_statement(now, config)), values)
+        await work.finish(conn, [one.row for one in wanted])
+
+
+def _statement(catalog: Catalog, config: VectorConfig) -> sa.Update:
+    documents = catalog.relation
+    arrays = [
+        sa.cast(sa.bindparam("ids"), ARRAY(sa.Text)),
+        sa.cast(sa.bindparam("hashes"), ARRAY(sa.Text)),
+        sa.cast(sa.bindparam("vectors"), ARRAY(vector_type(config))),
+    ]
+    given = sa.func.unnest(*arrays).table_valued("document_id", "hash", "vector").render_derived(name="given")
+    column, field = (sa.cast(sa.bindparam(name), sa.Text) for name in ("column", "field"))
+    when = sa.func.jsonb_build_object(_INPUT, given.c.hash, _AT, sa.func.now(), type_=JSONB)
+    maker = sa.cast(sa.bindparam("made"), JSONB).op("||", return_type=JSONB())(when)
+    entry = sa.func.jsonb_build_object(column, maker, type_=JSONB)
+    provenance = documents.c.provenance.op("||", return_type=JSONB())(entry)
+    return (
+        sa.update(documents)
+        .where(
+            documents.c.document_id == given.c.document_id,
+            documents.c[config.column].is_(None),
+            sources.hash_of(sources.text_of(documents.c.payload, field)) == given.c.hash,
+        )
+        .values({config.column: given.c.vector, "provenance": provenance})
+    )

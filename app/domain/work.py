@@ -1,0 +1,115 @@
+"""The work table: what is due is claimed for a while, made, and deleted; what fails is tried again, or kept as dead.
+
+A claim is a lease: a worker that is gone loses it by time, and what comes anew takes it away at once, so that whoever
+ends later ends nothing. Nothing here calls a provider.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.statements import as_json, statement
+from app.errors import PgretrieveError, Unavailable
+from app.jobs import queue
+from app.settings import Settings
+
+# Seconds before the second try; doubled with each one, up to five minutes.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
+LOST = {"code": "worker_lost", "message": "Workers began this again and again and never ended it."}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One thing to make, and the lease under which it may be ended."""
+
+    work_id: int
+    kind: str
+    target: str
+    subject: str
+    attempts: int
+    lease: UUID
+
+
+async def claim(
+    conn: AsyncConnection, settings: Settings, namespace_id: str, size: int, subjects: Sequence[str] | None = None
+) -> list[Claimed]:
+    """Up to `size` rows that are due, all of one kind and target; of the documents `subjects` alone, where given."""
+    binds = {"namespace_id": namespace_id, "size": size, "lease": lease_time(settings)}
+    binds["subjects"] = list(subjects) if subjects is not None else None
+    return [Claimed(*row) for row in await conn.execute(statement("claim_work"), binds)]
+
+
+def lease_time(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.work_lease_s)
+
+
+async def renew(conn: AsyncConnection, settings: Settings, rows: Sequence[Claimed]) -> None:
+    """Go on for longer than a lease lasts."""
+    await conn.execute(statement("renew_work"), {**_held(rows), "lease": lease_time(settings)})
+
+
+async def finish(conn: AsyncConnection, rows: Sequence[Claimed]) -> None:
+    """These are made, or are not to be made any more."""
+    if rows:
+        await _counted(conn, "finish_work", _held(rows))
+
+
+async def give_back(
+    conn: AsyncConnection, settings: Settings, namespace_id: str, rows: Sequence[Claimed], error: PgretrieveError
+) -> None:
+    """These failed: for good where the error is theirs or they were tried too often, else until later."""
+    told = as_json({"code": error.error_code, "message": error.message})
+    dead = [row for row in rows if row.attempts >= settings.work_attempts or not may_pass(error)]
+    if dead:
+        await _counted(conn, "fail_work", {**_held(dead), "error": told})
+    again = [row for row in rows if row not in dead]
+    if again:
+        pause = timedelta(seconds=_pause(again, error))
+        await conn.execute(statement("postpone_work"), {**_held(again), "error": told, "pause": pause})
+        await queue.defer(conn, "do_work", {"namespace_id": namespace_id}, after=pause)
+
+
+def may_pass(error: PgretrieveError) -> bool:
+    """Whether the same try may end otherwise later; what is wrong with the input never does."""
+    return isinstance(error, Unavailable)
+
+
+def _pause(rows: Sequence[Claimed], error: PgretrieveError) -> float:
+    asked = error.details.get("retry_after_seconds")
+    doubled = FIRST_PAUSE * 2.0 ** min(max(row.attempts for row in rows) - 1, 16)
+    return max(float(asked or 0), min(doubled, LONGEST_PAUSE))
+
+
+async def sweep(conn: AsyncConnection, settings: Settings) -> list[str]:
+    """Wake workers for what nobody has: after lost leases, lost jobs and pauses. Answers the namespaces."""
+    await _counted(conn, "bury_lost_work", {"attempts": settings.work_attempts, "error": as_json(LOST)})
+    found = list((await conn.execute(statement("namespaces_with_work"))).scalars())
+    for namespace_id in found:
+        await conn.execute(statement("defer_work"), {"namespace_id": namespace_id})
+    return found
+
+
+async def redrive(
+    conn: AsyncConnection, namespace_id: str, targets: Sequence[str] | None = None, task_id: str | None = None
+) -> int:
+    """Try dead letters again: all of a namespace, or those of some targets or of one task. Answers how many."""
+    binds = {"namespace_id": namespace_id, "task_id": task_id, "targets": list(targets) if targets else None}
+    count: int = (await conn.execute(statement("redrive_work"), binds)).scalar_one()
+    if count:
+        await conn.execute(statement("defer_work"), {"namespace_id": namespace_id})
+    return count
+
+
+async def _counted(conn: AsyncConnection, name: str, binds: dict[str, Any]) -> None:
+    """A statement that ends rows and answers the tasks that count them; those that are then done end, too."""
+    task_ids = list((await conn.execute(statement(name), binds)).scalars())
+    if task_ids:
+        await conn.execute(statement("end_counted_tasks"), {"task_ids": task_ids})
+
+
+def _held(rows: Sequence[Claimed]) -> dict[str, Any]:
+    return {"ids": [row.work_id for row in rows], "leases": [row.lease for row in rows]}

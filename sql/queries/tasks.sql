@@ -1,0 +1,53 @@
+-- insert_task --
+INSERT INTO pgretrieve.tasks (task_id, namespace_id, kind, subject, total, about, created_by)
+VALUES (:task_id, :namespace_id, :kind, :subject, :total, CAST(:about AS jsonb), :created_by);
+
+-- find_task --
+SELECT task_id, namespace_id, kind, subject, status, total, done, failed, about, state, error, cancel_requested,
+    created_by, created_at, started_at, finished_at
+FROM pgretrieve.tasks WHERE task_id = :task_id
+    AND (CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[])));
+
+-- begin_task --
+-- No row where it has ended, or is to end.
+UPDATE pgretrieve.tasks SET status = 'IN_PROGRESS', started_at = coalesce(started_at, now())
+WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') AND NOT cancel_requested
+RETURNING task_id;
+
+-- advance_task --
+-- Where it goes on after an interruption, and how far it is; no row where it is to end.
+UPDATE pgretrieve.tasks SET state = state || CAST(:state AS jsonb), done = coalesce(:done, done),
+    total = coalesce(:total, total)
+WHERE task_id = :task_id AND status = 'IN_PROGRESS' AND NOT cancel_requested RETURNING task_id;
+
+-- end_task --
+UPDATE pgretrieve.tasks SET status = :status, error = CAST(:error AS jsonb), finished_at = now()
+WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') RETURNING task_id;
+
+-- end_counted_tasks --
+-- Tasks whose items were all queued, and are all done or dead; what they filled is then whole.
+WITH ended AS (
+    UPDATE pgretrieve.tasks SET finished_at = now(),
+        status = CASE WHEN failed = 0 THEN 'COMPLETED' WHEN done = 0 THEN 'FAILED' ELSE 'COMPLETED_WITH_ERRORS' END
+    WHERE task_id = ANY(CAST(:task_ids AS text[])) AND status = 'IN_PROGRESS' AND state ? 'queued' AND done + failed >= total
+    RETURNING task_id),
+filled AS (
+    UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM ended WHERE c.filled_by = ended.task_id
+    RETURNING c.namespace_id)
+UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now()
+FROM filled WHERE n.namespace_id = filled.namespace_id;
+
+-- cancel_task --
+-- What it has queued goes; what runs ends by itself.
+WITH wanted AS (
+    UPDATE pgretrieve.tasks SET cancel_requested = true, status = 'CANCELED', finished_at = now()
+    WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') RETURNING task_id),
+gone AS (
+    DELETE FROM pgretrieve.work w USING wanted WHERE w.task_id = wanted.task_id AND w.lease IS NULL),
+filled AS (
+    UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM wanted WHERE c.filled_by = wanted.task_id
+    RETURNING c.namespace_id),
+told AS (
+    UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now()
+    FROM filled WHERE n.namespace_id = filled.namespace_id)
+SELECT task_id FROM wanted;

@@ -1,0 +1,85 @@
+-- claim_work --
+-- What is due first, of one kind and target, leased for a while. Rows that another worker is claiming are passed over.
+WITH first AS (
+    SELECT kind, target FROM pgretrieve.work
+    WHERE namespace_id = :namespace_id AND failed_at IS NULL AND due_at <= now()
+        AND (leased_until IS NULL OR leased_until < now())
+        AND (CAST(:subjects AS text[]) IS NULL OR kind = 'embed' AND subject = ANY(CAST(:subjects AS text[])))
+    ORDER BY priority DESC, work_id LIMIT 1 FOR UPDATE SKIP LOCKED),
+chosen AS (
+    SELECT w.work_id FROM pgretrieve.work w JOIN first f ON f.kind = w.kind AND f.target = w.target
+    WHERE w.namespace_id = :namespace_id AND w.failed_at IS NULL AND w.due_at <= now()
+        AND (w.leased_until IS NULL OR w.leased_until < now())
+        AND (CAST(:subjects AS text[]) IS NULL OR w.subject = ANY(CAST(:subjects AS text[])))
+    ORDER BY w.priority DESC, w.work_id LIMIT :size FOR UPDATE OF w SKIP LOCKED)
+UPDATE pgretrieve.work w SET lease = gen_random_uuid(), leased_until = now() + CAST(:lease AS interval),
+    attempts = w.attempts + 1
+FROM chosen WHERE w.work_id = chosen.work_id
+RETURNING w.work_id, w.kind, w.target, w.subject, w.attempts, w.lease;
+
+-- renew_work --
+-- The time of leases that are still held begins anew.
+UPDATE pgretrieve.work w SET leased_until = now() + CAST(:lease AS interval)
+FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
+WHERE w.work_id = held.work_id AND w.lease = held.lease;
+
+-- finish_work --
+-- What is made goes, and is counted for its task; what came anew meanwhile has lost its lease, and stays.
+WITH gone AS (
+    DELETE FROM pgretrieve.work w USING unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
+    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.task_id)
+UPDATE pgretrieve.tasks t SET done = t.done + counted.n
+FROM (SELECT task_id, count(*) AS n FROM gone GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+RETURNING t.task_id;
+
+-- postpone_work --
+-- Another try after a while.
+UPDATE pgretrieve.work w SET lease = NULL, leased_until = NULL, error = CAST(:error AS jsonb),
+    due_at = now() + CAST(:pause AS interval)
+FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
+WHERE w.work_id = held.work_id AND w.lease = held.lease;
+
+-- fail_work --
+-- No further try: a dead letter, counted for its task.
+WITH dead AS (
+    UPDATE pgretrieve.work w SET lease = NULL, leased_until = NULL, error = CAST(:error AS jsonb), failed_at = now()
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
+    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.task_id)
+UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n
+FROM (SELECT task_id, count(*) AS n FROM dead GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+RETURNING t.task_id;
+
+-- bury_lost_work --
+-- What workers have begun too often without ending it: it may be what ends them.
+WITH dead AS (
+    UPDATE pgretrieve.work SET lease = NULL, leased_until = NULL, failed_at = now(), error = CAST(:error AS jsonb)
+    WHERE failed_at IS NULL AND attempts >= :attempts AND leased_until < now() RETURNING task_id)
+UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n
+FROM (SELECT task_id, count(*) AS n FROM dead GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+RETURNING t.task_id;
+
+-- namespaces_with_work --
+-- Where something is due that nobody has.
+SELECT n.namespace_id FROM pgretrieve.namespaces n WHERE EXISTS (
+    SELECT FROM pgretrieve.work w WHERE w.namespace_id = n.namespace_id AND w.failed_at IS NULL AND w.due_at <= now()
+        AND (w.leased_until IS NULL OR w.leased_until < now()));
+
+-- redrive_work --
+-- Dead letters live again; their tasks go on.
+WITH alive AS (
+    UPDATE pgretrieve.work SET failed_at = NULL, attempts = 0, due_at = now(), error = NULL
+    WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL
+        AND (CAST(:targets AS text[]) IS NULL OR target = ANY(CAST(:targets AS text[])))
+        AND (CAST(:task_id AS text) IS NULL OR task_id = :task_id)
+    RETURNING task_id),
+tasks AS (
+    UPDATE pgretrieve.tasks t SET failed = t.failed - counted.n, status = 'IN_PROGRESS', finished_at = NULL
+    FROM (SELECT task_id, count(*) AS n FROM alive GROUP BY task_id) counted WHERE t.task_id = counted.task_id)
+SELECT count(*) FROM alive;
+
+-- list_dead_work --
+SELECT work_id, kind, target, subject, attempts, failed_at, error, created_at FROM pgretrieve.work
+WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL AND work_id > :after ORDER BY work_id LIMIT :size;
+
+-- defer_work --
+SELECT pgretrieve.defer_work(:namespace_id);
