@@ -127,6 +127,10 @@ class Settings(BaseSettings):
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
 
     # Work: what is embedded and extracted in the background
+    worker_concurrency: int = Field(2, ge=1, le=100, description="Jobs that a worker runs at a time.")
+    worker_stop_s: float = Field(
+        10.0, ge=0, description="How long jobs that have begun may run on when their worker is told to stop."
+    )
     work_lease_s: float = Field(
         120.0, ge=5, description="How long a worker has for what it has taken, before another may take it."
     )

@@ -28,5 +28,5 @@ class Timings:
 def configure_logging(level: str) -> None:
     """Lines on stderr; a library's chatter only where it warns."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
-    for chatty in ("httpx", "httpcore", "procrastinate", "openai", "alembic"):
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "procrastinate", "openai", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

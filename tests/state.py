@@ -51,9 +51,9 @@ async def blocked(conninfo: str, holder: int, count: int = 1) -> list[int]:
     raise AssertionError(f"{len(found)} backends wait for the lock, not {count}")
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
     """Wait for what another process does and tells no one."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.01)

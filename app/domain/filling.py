@@ -39,21 +39,21 @@ class Wanted:
     hash: str
 
 
-async def fill(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> None:
-    """Make these vectors, all of one column, and end their rows: made, postponed or dead."""
+async def fill(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> bool:
+    """Make these vectors, all of one column, and end their rows: made, postponed or dead. Whether the service is up."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         try:
             catalog = await load_catalog(conn, namespace_id)
         except NotFound:
-            return
+            return True
         source = source_of(catalog, rows[0].target)
         wanted = await _wanted(conn, catalog, source, rows) if source else []
         open_ = {one.row for one in wanted}
         await work.finish(conn, [row for row in rows if row not in open_])
     if source is None or not wanted:
-        return
+        return True
     await refresh_for(runtime, [source.service])
-    await _make(runtime, catalog, source, wanted)
+    return await _make(runtime, catalog, source, wanted)
 
 
 def source_of(catalog: Catalog, column: str) -> Source | None:
@@ -83,19 +83,19 @@ async def _wanted(conn: AsyncConnection, catalog: Catalog, source: Source, rows:
     return [Wanted(by_id[document_id], text, hash_) for document_id, text, hash_ in await conn.execute(asked)]
 
 
-async def _make(runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted]) -> None:
+async def _make(runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted]) -> bool:
     """Embed and store; where a call of several fails for one of them, the halves are tried apart."""
     try:
         vectors = (await embed(runtime, source.service, [one.text for one in wanted], "document")).vectors
     except (InvalidRequest, InferenceUnavailable, NotFound) as error:
         if len(wanted) > 1 and _may_be_of_one(error):
             half = len(wanted) // 2
-            await _make(runtime, catalog, source, wanted[:half])
-            await _make(runtime, catalog, source, wanted[half:])
-        else:
-            await _give_back(runtime, catalog, wanted, error)
-        return
+            halves = [await _make(runtime, catalog, source, some) for some in (wanted[:half], wanted[half:])]
+            return all(halves)
+        await _give_back(runtime, catalog, wanted, error)
+        return not work.may_pass(error)
     await _store(runtime, catalog, source, wanted, vectors)
+    return True
 
 
 def _may_be_of_one(error: PgretrieveError) -> bool:

@@ -4,7 +4,7 @@ A claim is a lease: a worker that is gone loses it by time, and what comes anew 
 ends later ends nothing. Nothing here calls a provider.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -35,10 +35,17 @@ class Claimed:
 
 
 async def claim(
-    conn: AsyncConnection, settings: Settings, namespace_id: str, size: int, subjects: Sequence[str] | None = None
+    conn: AsyncConnection,
+    settings: Settings,
+    namespace_id: str,
+    size: int,
+    *,
+    subjects: Sequence[str] | None = None,
+    without: Collection[str] = (),
 ) -> list[Claimed]:
-    """Up to `size` rows that are due, all of one kind and target; of the documents `subjects` alone, where given."""
-    binds = {"namespace_id": namespace_id, "size": size, "lease": lease_time(settings)}
+    """Up to `size` rows that are due, all of one kind and target, none of the targets `without`; of the documents
+    `subjects` alone, where given."""
+    binds = {"namespace_id": namespace_id, "size": size, "lease": lease_time(settings), "without": list(without)}
     binds["subjects"] = list(subjects) if subjects is not None else None
     return [Claimed(*row) for row in await conn.execute(statement("claim_work"), binds)]
 

@@ -10,8 +10,9 @@ from app.domain.work import Claimed
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Runtime, str, Sequence[Claimed]], Awaitable[None]]
-"""Ends each of the rows that it is given, all of one target: made, postponed or dead."""
+Handler = Callable[[Runtime, str, Sequence[Claimed]], Awaitable[bool]]
+"""Ends each of the rows that it is given, all of one target: made, postponed or dead. Answers whether others of that
+target may be tried now: not where a service is down."""
 
 HANDLERS: Mapping[str, Handler] = {"embed": filling.fill}
 
@@ -21,11 +22,12 @@ async def do_all(runtime: Runtime, namespace_id: str, subjects: Sequence[str] | 
 
     What another worker has is left to it.
     """
-    count = 0
+    count, down, settings = 0, set[str](), runtime.settings
     while True:
-        async with transaction(runtime.engine, runtime.settings) as conn:
-            rows = await work.claim(conn, runtime.settings, namespace_id, runtime.settings.work_batch, subjects)
+        async with transaction(runtime.engine, settings) as conn:
+            rows = await work.claim(conn, settings, namespace_id, settings.work_batch, subjects=subjects, without=down)
         if not rows:
             return count
-        await HANDLERS[rows[0].kind](runtime, namespace_id, rows)
+        if not await HANDLERS[rows[0].kind](runtime, namespace_id, rows):
+            down.add(rows[0].target)
         count += len(rows)

@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app.db.engine import create_engine, transaction
+from app.domain import work
 from app.domain.runtime import Runtime
+from app.inference.registry import Inference
 from app.jobs.queue import worker_app
 from app.jobs.tasks import register, revive_jobs
+from app.settings import Settings
 
 
 async def drain(url: str, runtime: Runtime) -> None:
@@ -18,16 +22,33 @@ async def drain(url: str, runtime: Runtime) -> None:
 
 
 @asynccontextmanager
+async def alone(url: str, settings: Settings) -> AsyncIterator[None]:
+    """A worker with a pool and services of its own."""
+    direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
+    engine = create_engine(url, settings, application_name="pgretrieve-worker")
+    runtime = Runtime(settings, engine, Inference.from_settings(settings))
+    try:
+        async with running(direct, runtime):
+            yield
+    finally:
+        await runtime.inference.close()
+        await engine.dispose()
+
+
+@asynccontextmanager
 async def running(url: str, runtime: Runtime) -> AsyncIterator[None]:
-    """A worker beside the service: wakes by LISTEN, polls as a fallback, ends its jobs within ten seconds."""
+    """A worker beside the service: wakes by LISTEN, polls as a fallback, and lets its jobs end for a while."""
+    settings = runtime.settings
     app = worker_app(url)
     register(app, url, runtime)
     async with app.open_async():
         await revive_jobs(app)
+        async with transaction(runtime.engine, settings) as conn:
+            await work.sweep(conn, settings)
         options = app.run_worker_async(
             install_signal_handlers=False,
-            concurrency=2,
-            shutdown_graceful_timeout=10,
+            concurrency=settings.worker_concurrency,
+            shutdown_graceful_timeout=settings.worker_stop_s,
             delete_jobs="successful",
         )
         worker = asyncio.create_task(options, name="worker")

@@ -3,7 +3,7 @@
 WITH first AS (
     SELECT kind, target FROM pgretrieve.work
     WHERE namespace_id = :namespace_id AND failed_at IS NULL AND due_at <= now()
-        AND (leased_until IS NULL OR leased_until < now())
+        AND (leased_until IS NULL OR leased_until < now()) AND target <> ALL(CAST(:without AS text[]))
         AND (CAST(:subjects AS text[]) IS NULL OR kind = 'embed' AND subject = ANY(CAST(:subjects AS text[])))
     ORDER BY priority DESC, work_id LIMIT 1 FOR UPDATE SKIP LOCKED),
 chosen AS (
