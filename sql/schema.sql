@@ -272,6 +272,36 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.lexical_words(config regconfig, payload jsonb, path jsonpath) IS 'The words of the strings at a path of a document, with their positions.';
 
+CREATE FUNCTION pgretrieve.payload_cells(payload jsonb, path jsonpath) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+DECLARE
+    point jsonb;
+    lat numeric;
+    lon numeric;
+    found bigint[] := '{}';
+BEGIN
+    FOR point IN
+        SELECT p FROM pg_catalog.jsonb_path_query(payload, path, '{}', true) AS value,
+            pg_catalog.jsonb_path_query(value, 'strict $.**{0 to 3} ? (
+                @.type() == "object" && @.lat.type() == "number" && @.lon.type() == "number"
+                || @.type() == "array" && @.size() == 2 && @[0].type() == "number" && @[1].type() == "number")',
+                '{}', true) AS p
+    LOOP
+        lat := coalesce(point ->> 'lat', point ->> 1)::numeric;
+        lon := coalesce(point ->> 'lon', point ->> 0)::numeric;
+        CONTINUE WHEN NOT (lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180);
+        found := found || ARRAY(
+            SELECT (level::bigint << 48)
+                | (least(pg_catalog.floor((lon + 180) / 360 * (1 << level))::bigint, (1 << level) - 1) << 24)
+                | least(pg_catalog.floor((lat + 90) / 180 * (1 << level))::bigint, (1 << level) - 1)
+            FROM pg_catalog.generate_series(0, 14, 2) AS level);
+    END LOOP;
+    RETURN found;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.payload_cells(payload jsonb, path jsonpath) IS 'The cells of a grid in which the points at a path lie, at each of its levels.';
+
 CREATE FUNCTION pgretrieve.payload_key(prefix text, scalar jsonb) RETURNS bytea
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$

@@ -14,7 +14,7 @@ from app.domain import clone as cloning
 from app.domain import described, index_repair
 from app.domain.clone import Clone
 
-WITHOUT = "Filters on these look into the whole payload, or use what a namespace has anyway; they have no index: {}."
+WITHOUT = "Filters on these use what a namespace has anyway; they need no index: {}."
 BUILDING = "Their builds have been asked for before and are not over: {}."
 EXACT = "These are searched exactly and have no index: {}."
 

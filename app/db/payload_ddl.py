@@ -34,7 +34,7 @@ async def drop_payload_index_concurrently(conn: AsyncConnection, schema: str, in
 def physical_index(schema: str, index: FieldIndex, kind: Kind) -> sa.Index:
     table = documents_table(schema, ())
     name, columns = name_of(index, kind), expressions(kind, Fields(table), index.field)
-    if kind != "keys":
+    if kind not in ("keys", "cells"):
         return sa.Index(name, *columns, _table=table)
     # Without a list of pending entries, which each search would read, and each estimate.
     return sa.Index(name, *columns, _table=table, postgresql_using="gin", postgresql_with={"fastupdate": "off"})

@@ -1,4 +1,4 @@
-"""What PostgreSQL keeps for the index of a payload field: keys for equality; for ranges numbers, and texts.
+"""What PostgreSQL keeps for the index of a payload field: keys for equality; for ranges numbers, and texts; cells.
 
 The functions of schema pgretrieve that make them open arrays as filters do, and return nothing that is too long for an
 index. Their paths stand in the text, since an index serves only the very expression that it was made with.
@@ -13,13 +13,14 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from app.retrieval.catalog import SYSTEM_COLUMNS, FieldIndex, Fields, FieldType
 from app.retrieval.conditions import quoted
 
-Kind = Literal["keys", "numbers", "texts"]
+Kind = Literal["keys", "numbers", "texts", "cells"]
 _EQUALITY: tuple[Kind, ...] = ("keys",)
 _EQUALITY_AND_RANGES: tuple[Kind, ...] = ("keys", "numbers", "texts")
 KINDS: Mapping[FieldType, tuple[Kind, ...]] = {
     **dict.fromkeys(("keyword", "uuid", "bool"), _EQUALITY),
     **dict.fromkeys(("integer", "float", "datetime"), _EQUALITY_AND_RANGES),
-    **dict.fromkeys(("geo", "text"), ()),
+    "geo": ("cells",),
+    "text": (),
 }
 
 _WHICH: tuple[sa.ColumnElement[str], ...] = tuple(map(sa.literal_column, ("'only'", "'greatest'", "'least'")))
@@ -60,6 +61,12 @@ def texts(fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
     return tuple(sa.func.pgretrieve.payload_text(value, of_type, which, type_=sa.Text).collate("C") for which in _WHICH)
 
 
+def cells(fields: Fields, field: str) -> sa.ColumnElement[Any]:
+    """The cells of a grid in which the points at a field lie: bigint[]."""
+    value, path = fields(field)
+    return sa.func.pgretrieve.payload_cells(value, _literal(_path(path)), type_=sa.ARRAY(sa.BigInteger))
+
+
 def expressions(kind: Kind, fields: Fields, field: str) -> tuple[sa.ColumnElement[Any], ...]:
     """The columns of the index."""
     match kind:
@@ -69,6 +76,8 @@ def expressions(kind: Kind, fields: Fields, field: str) -> tuple[sa.ColumnElemen
             return numbers(fields, field)
         case "texts":
             return texts(fields, field)
+        case "cells":
+            return (cells(fields, field),)
 
 
 def _of_type(type_: str, path: tuple[str, ...]) -> sa.ColumnElement[Any]:

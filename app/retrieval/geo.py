@@ -69,7 +69,7 @@ def _coordinate(point: sa.ColumnElement[Any], key: str, index: str) -> sa.Column
 def _in_circle(lat: sa.ColumnElement[float], lon: sa.ColumnElement[float], bind: Bind) -> sa.ColumnElement[bool]:
     """By the haversine formula: a = sin²(Δφ/2) + cos φ₁ cos φ₂ sin²(Δλ/2), d = 2 r asin √a."""
     at_lat, at_lon, radius = (
-        bind(name, sa.Double(), _item(_circle, i)) for i, name in enumerate(("lat", "lon", "radius"))
+        bind(name, sa.Double(), _item(circle_of, i)) for i, name in enumerate(("lat", "lon", "radius"))
     )
     two, one = _number(2), _number(1)
     half_lat, half_lon = (
@@ -84,7 +84,7 @@ def _in_circle(lat: sa.ColumnElement[float], lon: sa.ColumnElement[float], bind:
 def _in_box(lat: sa.ColumnElement[float], lon: sa.ColumnElement[float], bind: Bind) -> sa.ColumnElement[bool]:
     """One whose left edge lies east of its right one crosses the 180th meridian."""
     top, left, bottom, right = (
-        bind(name, sa.Double(), _item(_box, i)) for i, name in enumerate(("top", "left", "bottom", "right"))
+        bind(name, sa.Double(), _item(sides_of, i)) for i, name in enumerate(("top", "left", "bottom", "right"))
     )
     crossing = sa.and_(left > right, sa.or_(lon > left, lon < right))
     return sa.and_(lat < top, lat > bottom, sa.or_(crossing, sa.and_(lon > left, lon < right)))
@@ -93,7 +93,7 @@ def _in_box(lat: sa.ColumnElement[float], lon: sa.ColumnElement[float], bind: Bi
 def _in_polygon(lat: sa.ColumnElement[float], lon: sa.ColumnElement[float], bind: Bind) -> sa.ColumnElement[bool]:
     """By winding numbers: not 0 around the exterior, 0 around the interiors, and on no edge."""
     names = ("ring", "lon", "lat", "to_lon", "to_lat")
-    arrays = (bind(name, sa.ARRAY(sa.Double), _item(_edges, i)) for i, name in enumerate(names))
+    arrays = (bind(name, sa.ARRAY(sa.Double), _item(edges_of, i)) for i, name in enumerate(names))
     edge = sa.func.unnest(*arrays).table_valued(*(sa.column(name, sa.Double) for name in names)).render_derived()
     x, y, to_x, to_y = edge.c.lon, edge.c.lat, edge.c.to_lon, edge.c.to_lat
     side = (to_x - x) * (lat - y) - (lon - x) * (to_y - y)  # > 0: the point is left of the edge
@@ -132,19 +132,19 @@ def _item(read: Callable[[Any], Sequence[Any]], index: int) -> Callable[[Any], A
     return lambda value: read(value)[index]
 
 
-def _circle(value: Any) -> tuple[float, float, float]:
+def circle_of(value: Any) -> tuple[float, float, float]:
     center, radius = _members(value, "center", "radius")
     if not _is_number(radius) or radius < 0:
         raise ValueError("`radius` is a number of metres from 0")
     return (*_point(center, "center"), float(radius))
 
 
-def _box(value: Any) -> tuple[float, float, float, float]:
+def sides_of(value: Any) -> tuple[float, float, float, float]:
     top_left, bottom_right = _members(value, "top_left", "bottom_right")
     return (*_point(top_left, "top_left"), *_point(bottom_right, "bottom_right"))
 
 
-def _edges(value: Any) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+def edges_of(value: Any) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
     """The edges of all rings, as columns: the ring's number (0 is the exterior), and the ends' lon and lat."""
     (exterior,) = _members(value, "exterior", optional=("interiors",))
     interiors = value.get("interiors") or []
@@ -191,7 +191,7 @@ def _is_number(value: Any) -> bool:
 
 
 _READERS: Mapping[str, Callable[[Any], object]] = {
-    "geo_radius": _circle,
-    "geo_bounding_box": _box,
-    "geo_polygon": _edges,
+    "geo_radius": circle_of,
+    "geo_bounding_box": sides_of,
+    "geo_polygon": edges_of,
 }

@@ -6,6 +6,7 @@ condition that no index serves is asked of each document, as `predicates` lowers
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -14,10 +15,11 @@ import sqlalchemy as sa
 from app.retrieval.between import Between
 from app.retrieval.catalog import Catalog, FieldIndex, Fields, FieldType
 from app.retrieval.conditions import bind, written
-from app.retrieval.field_indexes import Kind, is_system, keys, kinds, numbers
+from app.retrieval.field_indexes import Kind, cells, is_system, keys, kinds, numbers
 from app.retrieval.filters import And, Condition, Filter, Not, Or
+from app.retrieval.geo_cells import cells_of
 from app.retrieval.keyed import implied, looser_field
-from app.retrieval.operators import COMPARISONS
+from app.retrieval.operators import AREAS, COMPARISONS
 from app.retrieval.plan import Binds
 from app.retrieval.predicates import predicate
 
@@ -100,12 +102,20 @@ def _wanted(asked: Condition) -> _Wanted | None:
     if asked.operator == "key.range":
         field = looser_field(asked)
         return _Wanted(field, "numbers", _range_type(next(iter(asked.value.values())))) if field is not None else None
+    if _area(asked) is not None:
+        return _Wanted(asked.field, "cells", "geo")
     if asked.operator.startswith("key."):
         wider = implied(asked)
         return _wanted(wider) if isinstance(wider, Condition) else None
     if asked.operator in COMPARISONS:
         return _Wanted(asked.field, "numbers", _range_type(asked.value))
     return _Wanted(asked.field, "keys", _key_type(asked.value)) if _is_equality(asked) else None
+
+
+def _area(asked: Condition) -> str | None:
+    """The shape of the area that it asks for."""
+    shape = asked.operator.removeprefix("key.")
+    return shape if shape in AREAS else None
 
 
 def _is_equality(asked: Condition) -> bool:
@@ -187,6 +197,8 @@ class _Indexed:
         return sa.and_(found, sa.or_(bounds.is_certain(self.binds, self.hint), again))
 
     def condition(self, asked: Condition) -> sa.ColumnElement[bool]:
+        if (shape := _area(asked)) is not None:
+            return self.in_area(asked, shape)
         if asked.operator.startswith("key."):
             return self.keyed(asked)
         if _is_equality(asked):
@@ -223,6 +235,13 @@ class _Indexed:
             return sa.and_(found, again)
         certain = sa.and_(bounds.is_certain(self.binds, self.hint), sa.not_(self.has_others(field)))
         return sa.and_(found, sa.or_(certain, again))
+
+    def in_area(self, asked: Condition, shape: str) -> sa.ColumnElement[bool]:
+        if not self.has(asked.field, "cells"):
+            return self.plain(asked)
+        wanted = bind(self.binds, self.hint, asked, "cells", sa.ARRAY(sa.BigInteger), partial(cells_of, shape))
+        found = cells(self.fields, asked.field).bool_op("&&")(wanted)
+        return found if self.estimate else sa.and_(found, _passes(self.plain(asked)))
 
     def is_id(self, asked: Condition) -> sa.ColumnElement[bool]:
         def ids(value: Any) -> list[str]:

@@ -105,7 +105,7 @@ def compare(conn: Connection, draw: random.Random, raw: Any, indexes: Indexes) -
 
 
 FILTERS = 200
-TYPES: dict[str, FieldType] = {"a": "float", "b": "integer", "a.b": "datetime", "b.a": "keyword", "place": "keyword"}
+TYPES: dict[str, FieldType] = {"a": "float", "b": "integer", "a.b": "datetime", "b.a": "keyword", "place": "geo"}
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -275,3 +275,48 @@ def test_what_no_index_serves_is_told() -> None:
     assert "is of type keyword" in said["word"]
     assert "until its payload index is built" in said["late"]
     assert "ensure-indexes" in said["broken"]
+
+
+# Geo fields
+
+
+def area(draw: random.Random) -> dict[str, Any]:
+    """An area anywhere, from metres to all of the earth, over poles and the 180th meridian, too."""
+    lat, lon = draw.uniform(-90, 90), draw.choice([draw.uniform(-180, 180), 179.9, -180.0])
+    size = 10 ** draw.uniform(-4, 2)
+    match draw.randrange(3):
+        case 0:
+            return {"geo_radius": {"center": {"lat": lat, "lon": lon}, "radius": size * 200_000}}
+        case 1:
+            top, bottom = min(lat + size, 90), max(lat - size, -90)
+            left, right = ((lon + 180 + by) % 360 - 180 for by in (-size, size))
+            corners = {"top_left": {"lat": top, "lon": left}, "bottom_right": {"lat": bottom, "lon": right}}
+            return {"geo_bounding_box": corners}
+        case _:
+            points = [{"lat": lat, "lon": lon}]
+            points += [{"lat": draw.uniform(-90, 90), "lon": draw.uniform(-180, 180)} for _ in range(2)]
+            return {"geo_polygon": {"exterior": {"points": [*points, points[0]]}}}
+
+
+def test_cells_find_every_point_of_an_area(conn: Connection) -> None:
+    draw = random.Random(5)
+    points = [
+        {"lat": draw.uniform(-90, 90), "lon": draw.choice([draw.uniform(-180, 180), 180, -180])} for _ in range(400)
+    ]
+    near = [{"lat": 48.1 + draw.gauss(0, 0.01), "lon": 11.6 + draw.gauss(0, 0.01)} for _ in range(100)]
+    lists: list[Any] = [[a, b] for a, b in zip(points[:50], near[:50], strict=True)]
+    pairs: list[Any] = [[point["lon"], point["lat"]] for point in points[:50]]
+    odd: list[Any] = [{"lat": 91, "lon": 0}, {"lat": "1", "lon": 0}, [], None, [1, 2, 3], {"lat": 1e300, "lon": 5}]
+    store(conn, [{"at": {"place": place}} for place in [*points, *near, *lists, *pairs, *odd]])
+    indexes = index(conn, {"at.place": "geo"})
+    told = 0
+    for _ in range(150):
+        raw = {"must": [{"key": "at.place"} | area(draw)]}
+        ((shape, value),) = area(draw).items()
+        told += compare(conn, draw, raw, indexes)
+        told += compare(conn, draw, {"field": "at.place", "operator": shape, "value": value}, indexes)
+    assert told > 100
+    munich = {"center": {"lat": 48.1, "lon": 11.6}, "radius": 5_000}
+    found = plan(conn, parsed({"key": "at.place", "geo_radius": munich}), indexes, estimate=True)
+    assert "payload_1_cells" in json.dumps(found)
+    assert 50 <= found["Plan Rows"] <= 300

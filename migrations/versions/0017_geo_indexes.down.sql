@@ -1,0 +1,1 @@
+DROP FUNCTION pgretrieve.payload_cells;
