@@ -38,6 +38,30 @@ def rows(conninfo: str, namespace: str) -> list[tuple[Any, ...]]:
         return conn.execute(query.format(sql.Identifier(namespace, "documents"))).fetchall()
 
 
+# Written beside the requests, whenever a key was used.
+BESIDE = ("api_keys",)
+TABLES = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND n.nspname IN ('pgretrieve', 'pgretrieve_queue', %s) ORDER BY 1, 2
+"""
+PHYSICAL = """
+    SELECT c.relname, c.relfilenode, c.ctid::text, c.xmin::text, a.attname, a.xmin::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE n.nspname = %s ORDER BY c.relname, a.attnum
+"""
+
+
+def everything(conninfo: str, schema: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the catalog, of the queue and of a namespace, and what PostgreSQL's catalog has of its schema."""
+    with psycopg.connect(conninfo) as conn:
+        found = {"physical": conn.execute(PHYSICAL, [schema]).fetchall()}
+        for name, table in conn.execute(TABLES, [schema]).fetchall():
+            if table not in BESIDE:
+                query = sql.SQL("SELECT t::text FROM {} t ORDER BY 1").format(sql.Identifier(name, table))
+                found[f"{name}.{table}"] = conn.execute(query).fetchall()
+    return found
+
+
 async def blocked(conninfo: str, holder: int, count: int = 1) -> list[int]:
     """Wait until `count` backends wait for a lock of the backend `holder`; their process ids."""
     query = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"

@@ -1,7 +1,7 @@
 """/v1/namespaces/…/promote: a standalone namespace made managed, or told what that would do."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, post
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.locks import giving_way
 from app.api.namespace_models import MappedVectorInput
+from app.api.rehearsal import Rehearsed, rehearse
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
 from app.domain import namespaces, promotion
@@ -42,6 +43,12 @@ class PromoteInput(Input, frozen=True):
         return Promotion(mappings, [vector.wanted() for vector in self.add_vectors or ()])
 
 
+class PromoteOrRehearseInput(PromoteInput, frozen=True):
+    """The same; with `dry_run: "rehearse"` it is done with its locks, told in detail, and rolled back."""
+
+    dry_run: Literal["rehearse"] | None = None
+
+
 class Promoted(msgspec.Struct, kw_only=True):
     """The namespace after its promotion: the documented keys and no other, since callers compare it whole."""
 
@@ -69,39 +76,49 @@ class Validation(msgspec.Struct, kw_only=True):
 
 @post(
     "/{namespace_id:str}/promote",
-    dto=Json[PromoteInput],
+    dto=Json[PromoteOrRehearseInput],
     return_dto=None,
     status_code=200,
     scope="manage",
     operation_id="promote_namespace",
 )
 async def promote(
-    namespace_id: FromPath[str], runtime: RuntimeDep, request: AnyRequest, data: JSONBody[PromoteInput | None] = None
-) -> Response[Promoted]:
+    namespace_id: FromPath[str],
+    runtime: RuntimeDep,
+    request: AnyRequest,
+    data: JSONBody[PromoteOrRehearseInput | None] = None,
+) -> Response[Promoted | Rehearsed]:
     """Make a standalone namespace managed, in one transaction: map its indexes to services, add new indexes.
 
     409 when it is not standalone or a lock cannot be had; 422 with every problem otherwise; then nothing changed.
     The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet.
+    `dry_run: "rehearse"` answers 200 with the verdict and what was seen, and changes nothing.
     """
-    wanted = (data or PromoteInput()).wanted()
+    data = data or PromoteOrRehearseInput()
+    wanted = data.wanted()
     services = await services_of(runtime, wanted.services())
     promoted_by = request.state.principal.key_id
 
     async def work(conn: AsyncConnection) -> Catalog:
         return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by)
 
+    if data.dry_run:
+        return Response(await rehearse(runtime, namespace_id, work, _promoted), status_code=200)
     catalog = await giving_way(runtime, namespace_id, work)
-    answer = Promoted(
+    warnings = _unavailable(runtime, catalog.inference_map)
+    told = " ".join(warnings).encode("ascii", "backslashreplace").decode()
+    headers = {"X-Promotion-Warnings": told} if told else {}
+    return Response(_promoted(catalog), headers=headers, status_code=200)
+
+
+def _promoted(catalog: Catalog) -> Promoted:
+    return Promoted(
         namespace_id=catalog.namespace_id,
         previous_mode="standalone",
         mode=catalog.mode,
         vector_configs=promotion.shown(catalog.vector_configs),
         vector_inference_map=dict(catalog.inference_map),
     )
-    warnings = _unavailable(runtime, catalog.inference_map)
-    told = " ".join(warnings).encode("ascii", "backslashreplace").decode()
-    headers = {"X-Promotion-Warnings": told} if told else {}
-    return Response(answer, headers=headers, status_code=200)
 
 
 @post(

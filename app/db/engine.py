@@ -76,19 +76,22 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def transaction(
-    engine: AsyncEngine, settings: Settings, *, lock_timeout_ms: int | None = None
+    engine: AsyncEngine, settings: Settings, *, lock_timeout_ms: int | None = None, keep: bool = True
 ) -> AsyncIterator[AsyncConnection]:
     """A transaction with the time limits of the settings, committed at the end: the edge's, and only the edge's.
 
-    What changes no tables waits for those that do, which give way after their own short `lock_timeout_ms`.
+    What changes no tables waits for those that do, which give way after their own short `lock_timeout_ms`. Without
+    `keep` it is rolled back, however it ends.
     """
-    async with connection(engine) as conn, conn.begin():
+    async with connection(engine) as conn, conn.begin() as begun:
         limits = {
             "statement": settings.statement_timeout_ms,
             "lock": lock_timeout_ms or settings.statement_timeout_ms,
         }
         await conn.execute(statement("set_time_limits"), {name: f"{ms}ms" for name, ms in limits.items()})
         yield conn
+        if not keep:
+            await begun.rollback()
 
 
 async def raw(conn: AsyncConnection) -> psycopg.AsyncConnection[Any]:

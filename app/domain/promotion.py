@@ -159,14 +159,11 @@ async def promote(
 
     namespace_id = before.namespace_id
     if decision.new_configs:
-        await ddl.add_vector_columns(conn, before.schema, decision.new_configs)
         await insert_configs(conn, namespace_id, decision.new_configs)
     mappings = [(name, m.inference_service, m.source_field) for name, m in decision.mappings.items()]
     await insert_mappings(conn, namespace_id, mappings)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
-    if after.sources:
-        await watch_sources(conn, after)
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
     audit |= {"before": as_json(_state(before)), "after": as_json(_state(after))}
     await conn.execute(statement("insert_promotion"), audit)
@@ -175,6 +172,12 @@ async def promote(
             arguments = {"namespace_id": namespace_id, "name": config.name}
             # One after another: two concurrent builds on one table end in a deadlock.
             await queue.defer(conn, "build_index", arguments, lock=f"build_index:{namespace_id}")
+    # The table last, for its lock shuts out readers, too, until the transaction ends; the strongest lock on it first,
+    # for one that has to grow can deadlock.
+    if decision.new_configs:
+        await ddl.add_vector_columns(conn, before.schema, decision.new_configs)
+    if after.sources:
+        await watch_sources(conn, after)
     return after
 
 

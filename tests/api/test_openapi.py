@@ -58,7 +58,7 @@ def test_bodies_are_described(document: dict[str, Any]) -> None:
     promote = document["paths"]["/v1/namespaces/{namespace_id}/promote"]["post"]["requestBody"]
     assert promote == {
         "required": False,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PromoteInput"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PromoteOrRehearseInput"}}},
     }
     names = set(re.findall(r'#/components/schemas/([^"]+)"', str(document).replace("'", '"')))
     assert names <= set(document["components"]["schemas"])
