@@ -1,5 +1,6 @@
-"""Kills a service's backend at each of its statements in turn."""
+"""Kills at each statement of a service in turn: its backend, itself, or the whole server."""
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -11,22 +12,26 @@ from tests.state import kill
 
 
 class Sabotage:
-    """Kills a service's backend at a step: before or after one of its statements, COMMIT among them."""
+    """Does something deadly at a step: before or after one of a service's statements, COMMIT among them.
 
-    def __init__(self, conninfo: str) -> None:
-        self.conninfo = conninfo
+    By default it kills the backend that runs them, through `conninfo`.
+    """
+
+    def __init__(self, conninfo: str, deed: Callable[[int], None] | None = None) -> None:
+        self.deed = deed or (lambda pid: kill(conninfo, pid))
         self.steps: list[str] | None = None
         self.at = -1
+        self.beginning = ""
 
-    def arm(self, at: int = -1) -> list[str]:
-        """Count steps from here, and kill at that one."""
-        self.at, self.steps = at, []
+    def arm(self, at: int = -1, *, beginning: str = "") -> list[str]:
+        """Count steps from here (or from the first statement that holds `beginning`), and do it at that one."""
+        self.at, self.steps, self.beginning = at, [], beginning
         return self.steps
 
     def step(self, driver: psycopg.AsyncConnection[Any], what: str) -> None:
-        if self.steps is not None:
+        if self.steps is not None and (self.steps or self.beginning in what):
             if len(self.steps) == self.at:
-                kill(self.conninfo, driver.info.backend_pid)
+                self.deed(driver.info.backend_pid)
             self.steps.append(what)
 
     def create_engine(self, *arguments: Any, **options: Any) -> AsyncEngine:

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import uuid4
 
+import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import create_engine, transaction
@@ -57,6 +58,27 @@ async def test_of_many_promotions_at_once_one_wins(conninfo: str, settings: Sett
     new = won.vector_configs[-1].name
     assert state(conninfo, name)[:6] == ("managed", 2, ["v", new], None, 1, 1)
     assert state(conninfo, name)[-1][-2:] == ["v", new]
+
+
+async def test_a_hundred_promotions_and_a_hundred_writes_at_once(base_url: str, api: Api, conninfo: str) -> None:
+    api.standalone(LOCAL)
+    many, before = 100, state(conninfo, api.namespace)
+    async with httpx.AsyncClient(base_url=f"{base_url}/v1", timeout=60, limits=httpx.Limits()) as client:
+        http = Http(client, api)
+        promotions = [http.promote({"add_vectors": [{"name": f"v{n}", "dimension": 3}]}) for n in range(many)]
+        writes = [http.upsert(some_documents(3, f"w{n}-")) for n in range(many)]
+        mixed = [request for pair in zip(promotions, writes, strict=True) for request in pair]
+        answers = await asyncio.gather(*mixed)
+    promoted, written = answers[::2], answers[1::2]
+    (won,) = [n for n, answer in enumerate(promoted) if answer.status_code == 200]
+    for told in (answer.json()["error"] for answer in answers if answer.status_code != 200):
+        # Some of two hundred may find no free connection in time, of ten: they are told to try again.
+        assert told["code"] == "not_standalone" or told["details"]["retryable"], told
+    stored = {f"w{n}-{k}" for n, answer in enumerate(written) if answer.status_code == 200 for k in range(3)}
+    assert stored
+    assert {row[0] for row in rows(conninfo, api.namespace)} == stored
+    after = ("managed", before[1] + 1, ["summary", f"v{won}"], None, 1, 1, [*before[-1], f"v{won}"])
+    assert state(conninfo, api.namespace) == after
 
 
 # Traffic
