@@ -52,7 +52,10 @@ class Settings(BaseSettings):
     )
     statement_timeout_ms: int = Field(20_000, ge=100, description="Longest run of one statement of a request.")
     lock_timeout_ms: int = Field(
-        1_000, ge=10, description="How long promotion and other DDL wait for a lock before they back off."
+        1_500,
+        ge=10,
+        description="How long promotion and other DDL wait for a lock before they back off. Autovacuum lets go only of "
+        "who waits longer than PostgreSQL's `deadlock_timeout` (1 s).",
     )
     lock_attempts: int = Field(
         5, ge=1, le=20, description="How often DDL is tried, with jitter, before it answers 409."

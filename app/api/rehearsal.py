@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.api.locks import giving_way
 from app.api.problems import error_of
 from app.domain import rehearsal
-from app.domain.formatting import formatted
+from app.domain.formatting import readable
 from app.domain.rehearsal import Lock, Rehearsal
 from app.domain.runtime import Runtime
 from app.errors import PgretrieveError
@@ -106,7 +106,7 @@ async def rehearse(
         verdict="promoted",
         answer=msgspec.to_builtins(answer(seen.after)),
         took_ms=_ms(seen.took_ms),
-        ddl=[RehearsedDdl(statement=formatted(ran.text), ms=_ms(ran.ms)) for ran in seen.ddl],
+        ddl=[RehearsedDdl(statement=readable(ran.text), ms=_ms(ran.ms)) for ran in seen.ddl],
         locks=[_lock(lock) for lock in seen.locks],
         rows=[_rows(asdict(touched)) for touched in seen.rows],
         documents_estimated=seen.documents,

@@ -29,6 +29,7 @@ def findings(url: str, settings: Settings, available: Inference) -> Iterator[Fin
             yield ok("database", f"{shown} answers")
             yield from _versions(facts)
             yield from _connections(facts, settings)
+            yield from _locks(facts, settings)
             yield from _direct(facts, settings)
             if (current := migrate.revision(conn)) == migrate.head():
                 yield ok("schema", f"at revision {current}")
@@ -75,6 +76,15 @@ def _connections(facts: Any, settings: Settings) -> Iterator[Finding]:
         yield warn(check, f"{text}, the database gives {room}, of which others have {facts.others} now", todo)
     else:
         yield ok(check, f"{text}, the database gives {room}")
+
+
+def _locks(facts: Any, settings: Settings) -> Iterator[Finding]:
+    """Autovacuum lets go of a table for who has waited so long; who gives up before waits for its end in vain."""
+    waits, needed = settings.lock_timeout_ms, facts.deadlock_timeout_ms
+    if waits <= needed:
+        message = f"PGRETRIEVE_LOCK_TIMEOUT_MS ({waits}) is not above PostgreSQL's deadlock_timeout ({needed} ms)"
+        todo = f"Set it to {needed + needed // 2} or so, or promotions are refused during autovacuum."
+        yield warn("locks", message, todo)
 
 
 def _direct(facts: Any, settings: Settings) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ It is handed the very function that the real transaction runs, so its verdict is
 counted by PostgreSQL: the locks of its own backend, the rows that it touched, the files that the rows lie in.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,16 @@ from app.retrieval.catalog import Catalog
 from app.settings import Settings
 
 NAMESPACE = "the namespace"  # as the target of a lock: one's turn to change it
-DDL = ("ALTER ", "CREATE ", "COMMENT ", "DROP ")
+# The last one is a function of ours that makes triggers.
+DDL = ("ALTER ", "CREATE ", "COMMENT ", "DROP ", "SELECT pgretrieve.watch_sources(")
 # PostgreSQL's lock modes from the weakest to the strongest, and from which on others cannot write, or read.
 MODES = ("AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive")
 STOP_WRITES = ("Share", "ShareRowExclusive", "Exclusive")
 STOP_READS = ("AccessExclusive",)
 STRENGTH = {f"{mode}Lock": strength for strength, mode in enumerate((*MODES, *STOP_WRITES, *STOP_READS))}
+
+
+LEADING = re.compile(r"(\s+|--[^\n]*\n)*")  # blanks, and comments of named statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +172,9 @@ class Watch:
             return
         now = self._now()
         took = now - self._looked
-        if text.lstrip().startswith(DDL):
-            self.ddl.append(Ran(text.strip(), took * 1000))
+        bare = LEADING.sub("", text, count=1)
+        if bare.startswith(DDL):
+            self.ddl.append(Ran(bare, took * 1000))
         self._looking = True
         for row in conn.execute(statement("own_locks"), self._binds):
             if row.target not in self._taken or STRENGTH[row.mode] > STRENGTH[self._taken[row.target][0]]:

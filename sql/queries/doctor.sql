@@ -7,6 +7,7 @@ SELECT current_setting('server_version') AS server,
     CAST(current_setting('max_connections') AS integer)
         - CAST(current_setting('superuser_reserved_connections') AS integer)
         - CAST(coalesce(current_setting('reserved_connections', true), '0') AS integer) AS connections,
+    CAST(extract(epoch FROM CAST(current_setting('deadlock_timeout') AS interval)) * 1000 AS integer) AS deadlock_timeout_ms,
     (SELECT nullif(rolconnlimit, -1) FROM pg_catalog.pg_roles WHERE rolname = current_user) AS role_limit,
     (SELECT nullif(datconnlimit, -1) FROM pg_catalog.pg_database WHERE datname = current_database()) AS database_limit,
     (SELECT count(*) FROM pg_catalog.pg_stat_activity

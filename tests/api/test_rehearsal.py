@@ -69,6 +69,17 @@ def test_it_tells_what_was_done_and_nothing_stays(api: Api, conninfo: str) -> No
     assert state(conninfo, api.namespace)[4:6] == (1, 2)
 
 
+def test_triggers_that_a_source_field_needs_are_told(api: Api, conninfo: str) -> None:
+    api.standalone(LOCAL)
+    before = dump(conninfo)
+    mapping = {**PROMOTION["vector_mappings"][0], "source_field": "title"}
+    seen = rehearsed(api, {"vector_mappings": [mapping]})
+    assert dump(conninfo) == before
+    assert [ran["statement"].split("(")[0] for ran in seen["ddl"]] == ["SELECT pgretrieve.watch_sources"]
+    (lock,) = [lock for lock in seen["locks"] if lock["target"] == f"{api.namespace}.documents"]
+    assert (lock["mode"], lock["stops_reads"], lock["stops_writes"]) == ("ShareRowExclusiveLock", False, True)
+
+
 def test_the_number_of_documents_changes_nothing_that_is_done(api: Api, conninfo: str) -> None:
     done = []
     for count in (1, 1_000):

@@ -194,6 +194,8 @@ def test_a_database_that_cannot_serve_says_why(
     assert "9999" in newer.message
     (room,) = found(settings_for(fresh_database(), tmp_path, pool_size=500))["connections"]
     assert "PGRETRIEVE_POOL_SIZE" in str(room.todo)
+    (impatient,) = found(settings_for(fresh_database(), tmp_path, lock_timeout_ms=1_000), "warn")["locks"]
+    assert "deadlock_timeout (1000 ms)" in impatient.message
 
 
 def test_the_doctor_cannot_change_anything(fresh_database: Callable[[], str]) -> None:

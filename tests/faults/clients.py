@@ -35,6 +35,11 @@ def is_gone(answer: httpx.Response) -> bool:
     )
 
 
+def steady(settings: Settings) -> Settings:
+    """Keys are looked up once, and nobody looks who blocks whom: so the steps of a request are always the same."""
+    return settings.model_copy(update={"key_cache_s": 3600.0, "lock_timeout_ms": 60_000})
+
+
 class Http:
     """The namespace of an `Api`, for requests that run beside each other; statuses are for the test to judge."""
 

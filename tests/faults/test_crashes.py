@@ -18,7 +18,7 @@ from app.db.embedded import EmbeddedServer
 from app.db.migrate import upgrade
 from app.settings import Settings
 from tests import servers
-from tests.faults.clients import LOCAL, PROMOTION, is_gone, some_documents
+from tests.faults.clients import LOCAL, PROMOTION, is_gone, some_documents, steady
 from tests.faults.sabotage import Sabotage
 from tests.http import ROOT_KEY, Api
 from tests.state import rows, state
@@ -58,12 +58,11 @@ def promoted(client: httpx.Client, namespace: str) -> httpx.Response:
 
 @contextmanager
 def sabotaged(sabotage: Sabotage, settings: Settings, url: str) -> Iterator[httpx.Client]:
-    """A client of a service in this process; keys are looked up once."""
-    trusting = settings.model_copy(update={"key_cache_s": 3600.0})
+    """A client of a service in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.main.create_engine", sabotage.create_engine)
         with (
-            service.in_background(trusting, url, ROOT_KEY) as base,
+            service.in_background(steady(settings), url, ROOT_KEY) as base,
             httpx.Client(base_url=f"{base}/v1", timeout=60) as client,
         ):
             yield client
@@ -86,7 +85,7 @@ def serve_and_die(listening: socket.socket, settings: Settings, url: str, at: in
     sabotage = Sabotage(url, deed=lambda _: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.main.create_engine", sabotage.create_engine)
-        server = service.server(settings, url, ROOT_KEY)
+        server = service.server(steady(settings), url, ROOT_KEY)
     sabotage.arm(at, beginning=BEGINNING)
     server.run([listening])
 

@@ -4,16 +4,33 @@ import asyncio
 import time
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import service
+from app.db.embedded import EmbeddedServer
 from app.db.engine import transaction
+from app.db.migrate import upgrade
 from app.domain.namespaces import lock_catalog
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
+from tests import servers
 from tests.faults.clients import LOCAL, PROMOTION, QUERY, Http, holding, lock_documents, some_documents
-from tests.http import Api, document, feature_search, search
-from tests.state import blocked, rows, state
+from tests.http import ROOT_KEY, Api, document, feature_search, search
+from tests.state import blocked, rows, state, until
+
+FILL = sql.SQL("""
+    INSERT INTO {} (document_id, collection_id, payload, metadata)
+    SELECT 'd' || n, '', to_jsonb(repeat('x', 500)), '{{}}' FROM generate_series(1, 50000) n""")
+SLOWLY = sql.SQL("""
+    ALTER TABLE {} SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+        autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)""")
+VACUUMING = """
+    SELECT 1 FROM pg_stat_activity a JOIN pg_locks l USING (pid)
+    WHERE backend_type = 'autovacuum worker' AND l.relation = 'n.documents'::regclass"""
 
 
 async def test_a_reader_that_stays_is_given_way_to_and_the_answer_comes_in_time(
@@ -24,16 +41,18 @@ async def test_a_reader_that_stays_is_given_way_to_and_the_answer_comes_in_time(
     before = state(conninfo, api.namespace)
     waits = settings.lock_attempts * settings.lock_timeout_ms / 1000
     pauses = sum(min(1.0, 0.05 * 2**n + 0.1) for n in range(settings.lock_attempts - 1))
+    began = time.monotonic()
     async with holding(engine, settings) as (conn, holder):
         await conn.exec_driver_sql("SET LOCAL application_name = 'a report'")
         await lock_documents(conn, api.namespace, "ACCESS SHARE")
         started = time.monotonic()
         answer = await http.promote()
-        took = time.monotonic() - started
+        ended = time.monotonic()
+        took = ended - started
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["details"]["retryable"]) == (409, "locked", True)
     (blocker,) = error["details"]["blocked_by"]
-    assert settings.lock_timeout_ms / 1000 < blocker.pop("transaction_seconds") <= took
+    assert settings.lock_timeout_ms / 1000 < blocker.pop("transaction_seconds") <= ended - began
     assert blocker == {
         "pid": holder,
         "application_name": "a report",
@@ -156,3 +175,33 @@ async def test_who_blocks_in_turn_is_told_first(
         await waiting
     blockers = answer.json()["error"]["details"]["blocked_by"]
     assert [(one["pid"], one["waiting"]) for one in blockers] == [(holder, False), (writer, True)]
+
+
+# Autovacuum
+
+
+async def test_a_promotion_gets_past_autovacuum(settings: Settings) -> None:
+    """Autovacuum lets go of who has waited for `deadlock_timeout`; here it would take a minute otherwise."""
+    watchful = {"autovacuum_naptime": "1s", "deadlock_timeout": "100ms"}
+    with (
+        servers.temporary_directory() as path,
+        EmbeddedServer(path, settings={**servers.HASTY, **watchful}) as server,
+        psycopg.connect(server.url, autocommit=True) as conn,
+    ):
+        upgrade(server.url)
+        with service.in_background(settings, server.url, ROOT_KEY) as url, httpx.Client(base_url=f"{url}/v1") as client:
+            api = Api(client, "n")
+            api.standalone(LOCAL)
+            documents = sql.Identifier("n", "documents")
+            conn.execute(FILL.format(documents))
+            conn.execute(SLOWLY.format(documents))
+            conn.execute(sql.SQL("UPDATE {} SET payload = '[1]'").format(documents))
+            await until(lambda: conn.execute(VACUUMING).fetchone() is not None)
+            assert api.promote({"add_vectors": [{"name": "new", "dimension": 3}]})["mode"] == "managed"
+
+
+def test_by_default_ddl_waits_longer_than_autovacuum_needs_to_let_go(conninfo: str) -> None:
+    with psycopg.connect(conninfo) as conn:
+        row = conn.execute("SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'").fetchone()
+    (needed,) = row or (0,)
+    assert 0 < needed < Settings().lock_timeout_ms

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import service
 from app.settings import Settings
-from tests.faults.clients import LOCAL, PROMOTION, QUERY, Http, holding, is_gone, lock_documents, some_documents
+from tests.faults.clients import LOCAL, PROMOTION, QUERY, Http, holding, is_gone, lock_documents, some_documents, steady
 from tests.faults.sabotage import Sabotage
 from tests.http import ROOT_KEY, Api, feature_search, search
 from tests.state import blocked, kill, rows, state
@@ -25,12 +25,11 @@ def sabotage(conninfo: str) -> Sabotage:
 
 @pytest.fixture(scope="module")
 def sabotaged(sabotage: Sabotage, conninfo: str, settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a service whose statements are counted; keys are looked up once."""
-    trusting = settings.model_copy(update={"key_cache_s": 3600.0})
+    """A client of a service whose statements are counted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.main.create_engine", sabotage.create_engine)
         with (
-            service.in_background(trusting, conninfo, ROOT_KEY) as url,
+            service.in_background(steady(settings), conninfo, ROOT_KEY) as url,
             httpx.Client(base_url=f"{url}/v1", timeout=30) as client,
         ):
             yield client
