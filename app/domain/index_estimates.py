@@ -16,7 +16,8 @@ BYTES_OF_A_NUMBER = {"hnsw_vector": 4.0, "hnsw_halfvec": 2.0, "hnsw_binary": 1 /
 LINK_IN_MEMORY = 16
 READ_BYTES_S = 500e6  # of a table's pages, most of them cached
 # Seconds for a vector at m = 16 and ef_construction = 64, and for each number of it.
-VECTOR_S, NUMBER_S = 4.0e-4, 2.3e-6
+VECTOR_S = 4.0e-4
+NUMBER_S = {"hnsw_vector": 2.3e-6, "hnsw_halfvec": 1.7e-6, "hnsw_binary": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def estimate(config: VectorConfig, documents: int, table_bytes: int, settings: S
     """Of the index of a new vector config, one vector for each document."""
     m, ef = settings.hnsw_m, settings.hnsw_ef_construction
     reading = table_bytes / READ_BYTES_S
-    building = documents * (VECTOR_S + NUMBER_S * config.dimension) * ef / 64
+    building = documents * (VECTOR_S + NUMBER_S[config.index_method] * config.dimension) * ef / 64
     memory = documents * (_element(config) + 2 * m * LINK_IN_MEMORY)
     return Estimate(
         name=config.name,

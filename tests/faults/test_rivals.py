@@ -12,7 +12,7 @@ from app.domain.promotion import Promotion, promote
 from app.errors import Conflict
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
-from tests.faults.clients import LOCAL, QUERY, Http, holding, some_documents
+from tests.faults.clients import LOCAL, PROMOTION, QUERY, Http, holding, some_documents
 from tests.http import Api, document, feature_search, search
 from tests.state import blocked, rows, state
 
@@ -84,7 +84,7 @@ async def test_a_hundred_promotions_and_a_hundred_writes_at_once(base_url: str, 
 # Traffic
 
 
-async def test_upserts_and_searches_beside_a_promotion_see_no_error(http: Http, api: Api, conninfo: str) -> None:
+async def test_upserts_and_searches_beside_promotions_see_no_error(http: Http, api: Api, conninfo: str) -> None:
     api.standalone(LOCAL, ("other", 2))
     api.upsert(some_documents(20))
     api.retriever("r", feature_search(search("summary", "{{INPUT.v}}"), final_top_k=10))
@@ -119,7 +119,11 @@ async def test_upserts_and_searches_beside_a_promotion_see_no_error(http: Http, 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for worker in done:
             group.create_task(repeat(worker))
-        await each_has_done(3)
+        for _ in range(5):  # each takes the locks of a real one
+            await each_has_done(1)
+            rehearsal = await http.promote({"dry_run": "rehearse", **PROMOTION})
+            assert rehearsal.json()["verdict"] == "promoted", rehearsal.text
+        await each_has_done(1)
         answer = await http.promote()
         await each_has_done(3)
         stop.set()
