@@ -8,6 +8,7 @@ PgretrieveError
 ├── NotFound                 the resource does not exist
 ├── Conflict                 the state forbids it: a name is taken, a wrong mode, a lock
 ├── TooLarge                 a body above the limit
+├── ExtractionFailed         a file, image or row cannot be read, or is beyond a limit
 └── Unavailable              something that we depend on does not answer; may pass
     └── InferenceUnavailable an inference service is down, not configured or not installed
 """
@@ -88,6 +89,16 @@ class TooLarge(PgretrieveError):
     """The request's body is larger than this server takes."""
 
     code = "too_large"
+
+
+class ExtractionFailed(PgretrieveError):
+    """An object's content cannot be made into documents. Unless it is `retryable`, no later try will be better."""
+
+    code = "extraction_failed"
+
+    def __init__(self, message: str, *, code: str, retryable: bool = False, **details: Any) -> None:
+        super().__init__(message, code=code, **details)
+        self.retryable = retryable
 
 
 class Unavailable(PgretrieveError):

@@ -5,7 +5,7 @@ Names are `PGRETRIEVE_` plus the field in capitals, but for the three that have 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
@@ -188,6 +188,31 @@ class Settings(BaseSettings):
         {},
         description="Further rerankers for the stage `rerank`, as JSON: "
         '`{"mine": {"kind": "tei", "base_url": "http://…"}}` ([kinds](services.md#rerankers)).',
+    )
+
+    # Extractors
+    extract_max_bytes: int = Field(64 * 2**20, ge=1024, description="Largest blob that an extractor reads.")
+    extract_max_inflated_bytes: int = Field(
+        256 * 2**20, ge=1024, description="Most bytes that a compressed file (DOCX, Parquet) may say it unfolds to."
+    )
+    extract_max_chars: int = Field(20_000_000, ge=1, description="Longest text of one file, in characters.")
+    extract_max_pages: int = Field(5_000, ge=1, description="Pages of one PDF.")
+    extract_max_documents: int = Field(
+        100_000, ge=1, description="Documents that an extractor makes of one object: chunks, or rows."
+    )
+    extract_max_pixels: int = Field(
+        64_000_000, ge=1, le=89_478_485, description="Pixels of one image; Pillow itself warns above 89,478,485."
+    )
+    extract_image_px: int = Field(
+        1_024, ge=32, le=8_192, description="Longest side of the image that is handed to an image service, in pixels."
+    )
+    thumbnail_px: int = Field(320, ge=16, le=4_096, description="Longest side of a thumbnail, in pixels.")
+    thumbnail_format: Literal["webp", "jpeg"] = Field("webp", description="What thumbnails are.")
+    extract_timeout_s: float = Field(
+        60.0, gt=0, description="Longest work on one object, after which its process is ended."
+    )
+    extract_memory_mb: int = Field(
+        1_024, ge=256, description="Memory of the process that reads files, on Linux; without it a file is refused."
     )
 
     # Language models and other servers

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from app.api.not_offered import feature_of
 from app.errors import (
     Conflict,
+    ExtractionFailed,
     Forbidden,
     InferenceUnavailable,
     InvalidRequest,
@@ -35,6 +36,7 @@ STATUS: dict[type[PgretrieveError], tuple[int, str]] = {
     NotFound: (404, "NotFoundError"),
     Conflict: (409, "ConflictError"),
     TooLarge: (413, "PayloadTooLargeError"),
+    ExtractionFailed: (422, "ValidationError"),
     NotOffered: (501, "NotImplementedError"),
     Unavailable: (503, "ServiceUnavailableError"),
 }
