@@ -1,9 +1,10 @@
-"""The reference pages that follow from the code: settings, stages, services, commands, scopes; by `make docs`."""
+"""The reference pages that follow from the code: settings, stages, extractors, services, …; by `make docs`."""
 
 import inspect
 import re
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import click
 import msgspec
@@ -12,6 +13,8 @@ from litestar import Litestar
 from app.api.auth import routes
 from app.cli import main
 from app.domain.access import SCOPES
+from app.extractors import REGISTRY as EXTRACTORS
+from app.extractors.base import Extractor
 from app.inference.providers import PROVIDERS
 from app.inference.registry import Inference
 from app.inference.rerankers.registry import Options as Reranker
@@ -74,8 +77,40 @@ def _type(found: Any) -> str:
     if arguments := get_args(found):
         if all(isinstance(argument, str) for argument in arguments):
             return " \\| ".join(f"`{argument}`" for argument in arguments)
-        return " \\| ".join(_type(a) for a in arguments) if "|" in str(found) else f"list of {_type(arguments[0])}"
+        either = get_origin(found) in (Union, UnionType)
+        return " \\| ".join(map(_type, arguments)) if either else f"list of {_type(arguments[0])}"
     return {type(None): "null", Any: "any"}.get(found, getattr(found, "__name__", str(found)))
+
+
+def extractors_page() -> str:
+    """Every extractor: its documentation, its parameters, what goes in and what comes out."""
+    text = (
+        "# Feature extractors\n\nA collection makes documents of objects by its `feature_extractor`: "
+        '`{"feature_extractor_name": …, "version": "v1", "parameters": {…},\n"input_mappings": {"input": "field"}, '
+        '"field_passthrough": [{"source_path": …}]}`. An input that is not mapped takes\nthe field of its own name, '
+        "else the only one of a type that suits it.\n\nFiles are read in a process of their own, with limits of time, "
+        "memory and size ([settings](settings.md)); why one\nwas refused is a code of the [errors](errors.md).\n"
+    )
+    return GENERATED + text + "".join(_extractor(kind) for kind in EXTRACTORS.values())
+
+
+def _extractor(kind: type[Extractor]) -> str:
+    inputs = "".join(
+        f"| input `{name}` | {', '.join(spec.types)}{'' if spec.required else ', optional'} | {spec.description} |\n"
+        for name, spec in kind.inputs.items()
+    )
+    outputs = "".join(
+        f"| output `{name}` | {output.modality}, by `{output.service}` | {output.description} |\n"
+        for name, output in kind.outputs.items()
+    )
+    rows = "".join(_parameter(field) for field in msgspec.structs.fields(kind))
+    missing = ", ".join(f"`{name}`" for name in kind.not_offered)
+    return (
+        f"\n## {kind.extractor_name} {kind.version}\n\n{inspect.getdoc(kind)}\n\n"
+        f"| | of | about |\n|---|---|---|\n{inputs}{outputs}"
+        f"\n| parameter | type | default |\n|---|---|---|\n{rows}"
+        + (f"\nNot offered, but for their defaults: {missing}.\n" if missing else "")
+    )
 
 
 def services_page() -> str:
@@ -148,6 +183,7 @@ def _plain(path: str) -> str:
 
 
 PAGES = {
+    "extractors.md": extractors_page,
     "keys.md": keys_page,
     "services.md": services_page,
     "settings.md": settings_page,

@@ -11,6 +11,7 @@ UPSERT = "Upsert documents by POST /v1/namespaces/{namespace_id}/documents/upser
 AT_ONCE = "Everything here is done when it is answered."
 WHOLE = "Retrievers search a whole namespace, or the collections that their documents name."
 VERSIONS = "GET /v1/retrievers/{retriever_id}/versions has what is kept."
+EXTRACTORS = "GET /v1/collections/features/extractors lists those that come with this server."
 SERVICES = "Inference services make vectors: see GET /v1/inference/services."
 
 # What it is, what to do instead, and its paths below /v1: `*` is one part of a path, `**` any number of them.
@@ -19,8 +20,8 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("batches of objects", UPSERT, "batches/**"),
     ("tasks", AT_ONCE, "tasks/**"),
     ("imports into collections", UPSERT, "collections/import/* collections/*/import"),
-    ("feature extractors", SERVICES, "collections/features/** collections/*/features extractors/**"),
-    ("feature extractors", SERVICES, "namespaces/*/extractors/** discovery/extractors"),
+    ("features of collections", EXTRACTORS, "collections/features collections/*/features"),
+    ("feature extractors of one's own", EXTRACTORS, "extractors/**"),
     ("access lists of documents", "Keys can be limited to namespaces.", "collections/*/documents/**/acl"),
     ("lineage of documents", "", "collections/*/documents/**/ancestors collections/*/documents/**/descendants"),
     ("lineage of documents", "", "collections/*/documents/**/lineage"),
@@ -42,7 +43,11 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("publishing retrievers", "", "retrievers/publish/** retrievers/published retrievers/*/publish/** public/**"),
     ("keys of retrievers", "POST /v1/keys makes keys.", "retrievers/*/api-keys/**"),
     ("searching resources", "POST /v1/retrievers/list and /v1/namespaces/list search.", "resources/**"),
-    ("discovery of anything but stages", "GET /openapi.json tells the rest.", "discovery discovery/schema"),
+    (
+        "discovery of anything but stages and extractors",
+        "GET /openapi.json tells the rest.",
+        "discovery discovery/schema",
+    ),
     ("health below /v1", "GET /health/live and /health/ready tell it, without a key.", "health/**"),
     ("organizations and accounts", "POST /v1/keys makes keys.", "organizations/** me signup/** onboarding/**"),
     ("billing, support and the marketplace", "Nothing costs anything here.", "billing/** support/** marketplace/**"),

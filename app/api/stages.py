@@ -25,11 +25,11 @@ def _described(stage: type[Stage]) -> dict[str, Any]:
         "description": inspect.getdoc(stage),
         "category": stage.category,
         "icon": stage.icon,
-        "parameter_schema": _schema(stage),
+        "parameter_schema": schema_of(stage),
     }
 
 
-def _schema(stage: type[Stage]) -> dict[str, Any]:
+def schema_of(stage: type[msgspec.Struct]) -> dict[str, Any]:
     """The schema, with its definitions beside it rather than behind a reference. Templates may stand for any value."""
     schema = msgspec.json.schema(stage)
     definitions = schema.pop("$defs", {})

@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -48,6 +49,7 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the frames
+    warnings.simplefilter("ignore")  # libraries warn of broken files, which are everyday
     _confine(int(sys.argv[1]))
     _write(answers, Done())
     while (length := sys.stdin.buffer.read(LENGTH)) and len(length) == LENGTH:

@@ -59,7 +59,7 @@ def read_mappings(
         spec = extractor.inputs.get(name)
         if spec is None:
             message = f"{extractor.extractor_name} has no input {name[:60]!r}; it has {', '.join(extractor.inputs)}."
-            problems.add(here, "unknown_input", message)
+            problems.add(here, "unknown_extractor_input", message)
             continue
         found = (value,) if isinstance(value, str) else value
         if not isinstance(found, list | tuple) or not found or not all(_is_path(path) for path in found):
@@ -72,6 +72,12 @@ def read_mappings(
             )
         for path in found:
             _check_known(path, types, problems, here)
+            kind = (types or {}).get(path)
+            if kind is not None and kind not in spec.types:
+                message = (
+                    f"The input {name!r} takes fields of the types {', '.join(spec.types)}; {path!r} is of {kind!r}."
+                )
+                problems.add(here, "unsuitable_field", message)
     for name, spec in extractor.inputs.items():
         if name not in paths:
             suits = [field for field, kind in (types or {name: ""}).items() if field == name or kind in spec.types]

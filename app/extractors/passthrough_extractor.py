@@ -43,7 +43,7 @@ class PassthroughExtractor(Extractor, frozen=True):
     category: ClassVar[str] = "utility"
     icon: ClassVar[str] = "arrow-right"
     inputs: ClassVar[dict[str, InputSpec]] = {
-        "rows": InputSpec(description="A JSONL or Parquet file.", types=("text", "string"), required=False)
+        "rows": InputSpec(description="A JSONL or Parquet file.", types=("text", "string", "excel"), required=False)
     }
     example: ClassVar[dict[str, Any]] = {
         "vector_fields": [{"field": "embedding", "name": "text", "dimensions": 384}],

@@ -71,7 +71,7 @@ def _check_size(told: Any, limits: Limits) -> None:
     inflated = sum(told.row_group(n).total_byte_size for n in range(told.num_row_groups))
     if told.num_rows > limits.documents:
         message = f"The file has {told.num_rows:,} rows, more than {limits.documents:,}"
-        raise ExtractionFailed(f"{message} (PGRETRIEVE_EXTRACT_MAX_DOCUMENTS).", code="too_many_documents")
+        raise ExtractionFailed(f"{message} (PGRETRIEVE_EXTRACT_MAX_DOCUMENTS).", code="too_many_extracted")
     if inflated > limits.inflated_bytes:
         message = f"The file unfolds to {inflated:,} bytes, more than {limits.inflated_bytes:,}"
         raise ExtractionFailed(f"{message} (PGRETRIEVE_EXTRACT_MAX_INFLATED_BYTES).", code="inflates_too_far")

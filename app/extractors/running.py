@@ -21,7 +21,7 @@ def run(extractor: Extractor, source: Source, limits: Limits) -> Iterator[Item]:
             if count > limits.documents:
                 raise ExtractionFailed(
                     f"The object makes more than {limits.documents:,} documents (PGRETRIEVE_EXTRACT_MAX_DOCUMENTS).",
-                    code="too_many_documents",
+                    code="too_many_extracted",
                 )
             yield _checked(item, limits) if isinstance(item, Extracted) else item
     except (MemoryError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Texts cut into chunks. Units (words, sentences, …) are found one after the other; a chunk is a window of them.
 
-Every rule keeps this: chunks come in order, each is text without blank space at its ends, all that is not blank is in
-one of them, and the same text is always cut alike.
+Every rule keeps this: chunks come in order, each is text without blank space at its ends, none lies within the one
+before, all that is not blank is in one of them, and the same text is always cut alike.
 """
 
 from collections import deque
@@ -22,8 +22,14 @@ Places = tuple[int, int]
 # no word (base64, a hash, Thai), and is cut there, between characters as readers see them (\X).
 LONGEST_WORD = 100
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
-WORD = regex.compile(rf"(?={UNSPACED})\X|(?:(?![\s]|{UNSPACED})\X){{1,{LONGEST_WORD}}}")
+WORD = regex.compile(
+    rf"[!-~]{{1,{LONGEST_WORD}}}+(?![^\x00-\x7f])"  # ASCII, for which the rest would take six times as long
+    rf"|(?={UNSPACED})\X"
+    rf"|(?:(?!\s|{UNSPACED})\X){{1,{LONGEST_WORD}}}"
+)
 PARAGRAPH_END = regex.compile(r"\n[^\S\n]*\n\s*")
+# In Markdown, items of a list may be parted, too: a list is one paragraph, however long.
+PART_END = regex.compile(rf"{PARAGRAPH_END.pattern}|\n(?=[^\S\n]*(?:[-*+]|\d{{1,9}}[.)])[^\S\n])")
 CHARACTER = regex.compile(r"\X")
 # How far back a character as readers see it may begin: longer ones (piled up accents) are cut.
 LONGEST_CHARACTER = 32
@@ -50,8 +56,11 @@ def split(parsed: Parsed, by: SplitBy, size: int, overlap: int, language: str) -
         found = iter([(0, len(text))])
     else:
         found = _windows(UNITS[by](parsed, language), size, overlap)
+    told = 0
     for start, end in found:
-        if span := _trimmed(text, start, end):
+        span = _trimmed(text, start, end)
+        if span and span[1] > told:  # else it is within the one before, but for blank space
+            told = span[1]
             yield Span(*span)
 
 
@@ -125,7 +134,7 @@ UNITS: dict[str, Callable[[Parsed, str], Iterator[Places]]] = {
 
 
 def _sections(parsed: Parsed, size: int) -> Iterator[Span]:
-    """A chunk for each section under a heading, and one for each code block. Long sections end between paragraphs."""
+    """A chunk for each section under a heading, cut between paragraphs if it is long, and one for each code block."""
     code = {block.start: block for block in parsed.code}
     cuts = {0, len(parsed.text), *(h.start for h in parsed.headings), *code, *(block.end for block in parsed.code)}
     for start, end in pairwise(sorted(cuts)):
@@ -137,9 +146,9 @@ def _sections(parsed: Parsed, size: int) -> Iterator[Span]:
 
 
 def _packed(text: str, start: int, end: int, size: int) -> Iterator[Places]:
-    """As many paragraphs in one piece as have at most `size` words together; a longer one is a piece by itself."""
+    """As many paragraphs, or items of lists, as have at most `size` words together; a longer one is by itself."""
     first, last, words = start, start, 0
-    for begin, finish in _between(text[start:end], (m.span() for m in PARAGRAPH_END.finditer(text, start, end)), start):
+    for begin, finish in _between(text[start:end], (m.span() for m in PART_END.finditer(text, start, end)), start):
         count = sum(1 for _ in WORD.finditer(text, begin, finish))
         if words and words + count > size:
             yield first, last

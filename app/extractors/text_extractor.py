@@ -18,7 +18,7 @@ class TextExtractor(Extractor, frozen=True):
     `split_by` says where: `characters`, `words`, `sentences`, `paragraphs` and `pages` make chunks of `chunk_size`
     of these, of which the first `chunk_overlap` are the last ones of the chunk before. `markdown` makes one chunk
     of each section under a heading and one of each code block, also of HTML and DOCX files, which have headings,
-    too; a section of more than `chunk_size` words ends between paragraphs, and `chunk_overlap` does not count.
+    too; one of more than `chunk_size` words ends between paragraphs or list items; `chunk_overlap` does not count.
     `none`, the default, makes one document of the whole. Chinese and Japanese characters count as words; a word has
     at most 100 characters. Pages are those of a PDF, of a DOCX as Word last laid it out, or of a text with form
     feeds; anything else is one page. `language` tells which abbreviations end no sentence.
@@ -96,7 +96,7 @@ class TextExtractor(Extractor, frozen=True):
             if len(spans) > limits.documents:
                 raise ExtractionFailed(
                     f"The text makes more than {limits.documents:,} chunks: choose a larger chunk_size.",
-                    code="too_many_documents",
+                    code="too_many_extracted",
                 )
         return spans
 

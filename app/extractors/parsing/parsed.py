@@ -98,5 +98,5 @@ def check_length(length: int, limits: Limits) -> None:
     if length > limits.chars:
         raise ExtractionFailed(
             f"The text is longer than {limits.chars:,} characters (PGRETRIEVE_EXTRACT_MAX_CHARS).",
-            code="text_too_long",
+            code="content_too_long",
         )
