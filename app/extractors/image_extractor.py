@@ -147,12 +147,11 @@ def _too_large(limits: Limits) -> ExtractionFailed:
 def upright(image: Image.Image, limits: Limits) -> Image.Image:
     """Decoded, turned, RGB, and no larger than services want it. Raises `ExtractionFailed`."""
     try:
+        turn = TURNS.get(_orientation(image))
         image.draft("RGB", (limits.image_px, limits.image_px))  # JPEG decodes to a half, quarter or eighth at once
         image.load()
-        plain = _rgb(image)
-        plain.thumbnail((limits.image_px, limits.image_px), Image.Resampling.LANCZOS)
-        turn = TURNS.get(_orientation(image))
-        return plain.transpose(turn) if turn is not None else plain
+        small = _small(image, limits.image_px)
+        return small.transpose(turn) if turn is not None else small
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # whatever the pixels lead the decoders to
@@ -160,17 +159,20 @@ def upright(image: Image.Image, limits: Limits) -> Image.Image:
         raise ExtractionFailed(message, code="unreadable_file") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _small(image: Image.Image, most: int) -> Image.Image:
+    """Made small as soon as its mode allows, for each copy of 64 million pixels takes 256 MB."""
     if image.mode.startswith("I"):  # 16 or 32 bits of grey: `convert` would cut them off at 255
         grey = image.convert("F")
-        _, most = grey.getextrema()
-        scale = 255 / max(cast(float, most), 65_535.0)
-        return grey.point(lambda value: value * scale).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, "white")
-        return Image.alpha_composite(white, seen).convert("RGB")
-    return image.convert("RGB")
+        _, highest = grey.getextrema()
+        scale = 255 / max(cast(float, highest), 65_535.0)
+        image = grey.point(lambda value: value * scale).convert("L")
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    if image.mode != wanted:
+        image = image.convert(wanted)
+    image.thumbnail((most, most), Image.Resampling.LANCZOS)
+    if wanted == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:

@@ -16,18 +16,17 @@ def test_the_generated_client_reads_them(
 ) -> None:
     client.namespaces.create(namespace_id=namespace, vector_configs=[{"name": "v", "dimension": 2}])
     connection = generated()
+    key = {"Authorization": f"Bearer {ROOT_KEY}"}  # which the client sends with these calls only where it is told to
     extractors = mixpeek.FeatureExtractorsApi(connection)
-    listed = extractors.list_feature_extractors()
+    listed = extractors.list_feature_extractors(_headers=key)
     assert [each.feature_extractor_id for each in listed] == list(REGISTRY)
     assert listed[2].required_vector_indexes[0].index.actual_instance.dimensions == 384
-    one = extractors.get_feature_extractor_by("text_extractor_v1")
+    one = extractors.get_feature_extractor_by("text_extractor_v1", _headers=key)
     assert one.default_parameters["chunk_size"] == 1_000
     of_namespace = mixpeek.NamespaceExtractorsApi(connection)
     assert of_namespace.list_extractors_namespaces(namespace).total == 3
     assert of_namespace.get_extractor_namespaces(namespace, "image_extractor_v1").source.value == "builtin"
-    discovered = mixpeek.DiscoveryApi(connection).list_extractors_discovery(
-        _headers={"Authorization": f"Bearer {ROOT_KEY}"}
-    )
+    discovered = mixpeek.DiscoveryApi(connection).list_extractors_discovery(_headers=key)
     assert [each.supported_modalities for each in discovered] == [["image"], [], ["text"]]
 
 
