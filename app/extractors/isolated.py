@@ -2,7 +2,7 @@
 
 Parsers are large programs in C. A hostile file may make one run for hours, ask for all memory, or crash it; in a thread
 that would be the whole service. The process (`child`) reads jobs and writes documents as frames of JSON, and nothing
-that it answers is executed. It serves one object after the other, so that its start, 0.4 s, is paid once.
+that it answers is executed. It serves one object after the other, so that its start, half a second, is paid once.
 """
 
 import asyncio
