@@ -10,6 +10,7 @@ from litestar.di import Provide
 from app.api import (
     aggregation,
     batches,
+    buckets,
     document_changes,
     document_lists,
     documents,
@@ -20,6 +21,7 @@ from app.api import (
     namespace_lists,
     namespace_operations,
     namespaces,
+    objects,
     openapi,
     promotion,
     retriever_sql,
@@ -27,6 +29,7 @@ from app.api import (
     retrievers,
     search,
     stages,
+    uploads,
 )
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
@@ -84,11 +87,14 @@ def create_app(
             extractors.router,
             inference.router,
             api_keys.router,
+            buckets.router,
+            objects.router,
+            uploads.router,
         ],
         guards=[require_key],
     )
     app = Litestar(
-        route_handlers=[v1, health.router, openapi.openapi_json, openapi.assets()],
+        route_handlers=[v1, uploads.receive, health.router, openapi.openapi_json, openapi.assets()],
         lifespan=[lifespan],
         middleware=[lambda app: Watch(app, settings.request_timeout_s)],
         dependencies={"runtime": Provide(provide_runtime)},

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         description="API key with every right, 16 characters or more. Without it `serve` makes one at its "
         "first start and keeps it in `root.key` (mode 600) in the data directory.",
     )
+    public_url: str | None = Field(
+        None,
+        pattern="^https?://[^/?#]+(/[^?#]*)?$",
+        description="Address at which clients reach this server, as `https://api.example.com`, for the addresses of "
+        "uploads. Default: that of the request.",
+    )
     worker: bool = Field(True, description="Whether `serve` runs the worker for background jobs.")
 
     # The database
@@ -105,6 +111,42 @@ class Settings(BaseSettings):
     )
     max_clone_documents: int = Field(
         50_000, ge=1, description="Documents in a namespace that is cloned, which is done within the request."
+    )
+
+    # Buckets and their blobs
+    blob_store: str | None = Field(
+        None,
+        pattern="^(file:///|s3://[^/]+)",
+        description="Where blobs lie: `file:///folder` or `s3://bucket/prefix`. Default: `blobs` in the data folder.",
+    )
+    blob_store_endpoint: str | None = Field(
+        None, description="Endpoint of an S3-compatible store, as `https://minio.example.com`. Default: Amazon's."
+    )
+    blob_store_region: str | None = Field(None, description="Region of the S3 bucket. Default: `AWS_REGION`'s.")
+    blob_store_access_key_id: SecretStr | None = Field(
+        None, description="Access key of the S3 store. Without it the usual `AWS_…` variables or roles are used."
+    )
+    blob_store_secret_access_key: SecretStr | None = Field(None, description="The secret of that access key.")
+    blob_store_timeout_s: float = Field(
+        20.0, gt=0, description="Longest request to the S3 store; a large blob is written in several."
+    )
+    blob_store_retries: int = Field(
+        3, ge=0, le=10, description="Retries of a request that failed for a passing reason."
+    )
+    blob_grace_hours: float = Field(
+        24, ge=1, description="How long blobs that no object refers to are kept; longer than any request takes."
+    )
+    max_blob_bytes: int = Field(
+        2**30,
+        ge=1,
+        description="Largest blob. One within a request's body is limited by `PGRETRIEVE_MAX_BODY_BYTES`, too.",
+    )
+    max_object_bytes: int = Field(2**20, ge=1024, description="Largest fields of one object, without its blobs.")
+    max_object_blobs: int = Field(100, ge=1, description="Blobs of one object.")
+    max_batch_objects: int = Field(100, ge=1, description="Objects, or uploads, in one batch.")
+    max_schema_fields: int = Field(500, ge=1, description="Fields in the schema of one bucket, nested ones included.")
+    upload_hours: float = Field(
+        168, ge=0, description="How long an upload is kept after its address has ended, with what no object took of it."
     )
 
     # Vector indexes

@@ -574,6 +574,64 @@ COMMENT ON COLUMN pgretrieve.api_keys.created_by IS 'The key (its id) or the com
 
 COMMENT ON COLUMN pgretrieve.api_keys.last_used_at IS 'When it was last used, to the minute.';
 
+CREATE TABLE pgretrieve.blobs (
+    sha256 text NOT NULL,
+    size_bytes bigint NOT NULL,
+    store_key text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    used_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT blobs_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT blobs_size_bytes_check CHECK ((size_bytes >= 0))
+);
+
+COMMENT ON TABLE pgretrieve.blobs IS 'Bytes in the blob store, once for each content, however many objects have it.';
+
+COMMENT ON COLUMN pgretrieve.blobs.sha256 IS 'SHA-256 of the bytes, in hexadecimal digits: their address.';
+
+COMMENT ON COLUMN pgretrieve.blobs.size_bytes IS 'How many they are.';
+
+COMMENT ON COLUMN pgretrieve.blobs.store_key IS 'Where the store has them. A key is written once and never used again, so that no deletion meets a new writer.';
+
+COMMENT ON COLUMN pgretrieve.blobs.created_at IS 'When they were first stored.';
+
+COMMENT ON COLUMN pgretrieve.blobs.used_at IS 'When somebody last brought or found them; what is unused for long and referred to by nothing is swept.';
+
+CREATE TABLE pgretrieve.buckets (
+    bucket_id text NOT NULL,
+    namespace_id text NOT NULL,
+    bucket_name text NOT NULL,
+    description text,
+    bucket_schema jsonb NOT NULL,
+    unique_fields text[],
+    default_policy text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT buckets_default_policy_check CHECK ((default_policy = ANY (ARRAY['insert'::text, 'update'::text, 'upsert'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.buckets IS 'Sets of objects of one schema, from which collections are made.';
+
+COMMENT ON COLUMN pgretrieve.buckets.bucket_id IS 'bkt_ and random characters.';
+
+COMMENT ON COLUMN pgretrieve.buckets.namespace_id IS 'The namespace that it belongs to, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.buckets.bucket_name IS 'Its name, unique in the namespace.';
+
+COMMENT ON COLUMN pgretrieve.buckets.description IS 'What its user says of it.';
+
+COMMENT ON COLUMN pgretrieve.buckets.bucket_schema IS 'What its objects consist of: {"properties": {name: {"type", "required", ...}}}.';
+
+COMMENT ON COLUMN pgretrieve.buckets.unique_fields IS 'The fields, in alphabetic order, whose values together no two objects share; null is none.';
+
+COMMENT ON COLUMN pgretrieve.buckets.default_policy IS 'What a new object with a known key does where its request does not say: insert (refuse), update, upsert.';
+
+COMMENT ON COLUMN pgretrieve.buckets.metadata IS 'Whatever its user keeps with it.';
+
+COMMENT ON COLUMN pgretrieve.buckets.created_at IS 'When it was made.';
+
+COMMENT ON COLUMN pgretrieve.buckets.updated_at IS 'When its own row was last changed.';
+
 CREATE TABLE pgretrieve.embedding_cache (
     service text NOT NULL,
     model text NOT NULL,
@@ -787,6 +845,92 @@ COMMENT ON COLUMN pgretrieve.namespace_identifiers.identifier IS 'An id or a nam
 
 COMMENT ON COLUMN pgretrieve.namespace_identifiers.namespace_id IS 'The namespace that it means.';
 
+CREATE TABLE pgretrieve.object_blobs (
+    blob_id text NOT NULL,
+    object_id text NOT NULL,
+    "position" integer NOT NULL,
+    property text NOT NULL,
+    type text NOT NULL,
+    sha256 text,
+    url text,
+    content_hash text NOT NULL,
+    size_bytes bigint,
+    mime_type text,
+    filename text,
+    key_prefix text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT object_blobs_source CHECK (((sha256 IS NULL) <> (url IS NULL)))
+);
+
+COMMENT ON TABLE pgretrieve.object_blobs IS 'The blobs of objects: bytes in the blob store, or a URL that is fetched when it is processed.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.blob_id IS 'blob_ and random characters.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.object_id IS 'The object that it belongs to, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs."position" IS 'Its place among the blobs of the object, from 0.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.property IS 'The property of the schema that it is a value of.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.type IS 'The type of that property: text, image, pdf and so on.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.sha256 IS 'The bytes; null where it is a URL.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.url IS 'The URL; null where the bytes are here.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.content_hash IS 'SHA-256 of the bytes, or of the URL: the same where nothing needs to be processed again.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.size_bytes IS 'Bytes; null for a URL.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.mime_type IS 'What kind of bytes its sender said that they are; null where nobody did.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.filename IS 'The name of the file that it was, if it had one.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.key_prefix IS 'A path that its user gave it; nothing here reads it.';
+
+COMMENT ON COLUMN pgretrieve.object_blobs.metadata IS 'Whatever its user keeps with it.';
+
+CREATE TABLE pgretrieve.objects (
+    object_id text NOT NULL,
+    bucket_id text NOT NULL,
+    key_prefix text,
+    fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    content_hash text NOT NULL,
+    unique_key text,
+    idempotency_key text,
+    size_bytes bigint DEFAULT 0 NOT NULL,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    error text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.objects IS 'Objects of buckets: fields, and blobs in object_blobs.';
+
+COMMENT ON COLUMN pgretrieve.objects.object_id IS 'obj_ and random characters.';
+
+COMMENT ON COLUMN pgretrieve.objects.bucket_id IS 'The bucket that it belongs to, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.objects.key_prefix IS 'A path that its user gave it; nothing here reads it.';
+
+COMMENT ON COLUMN pgretrieve.objects.fields IS 'Its fields, as they were sent, with the defaults of the schema.';
+
+COMMENT ON COLUMN pgretrieve.objects.content_hash IS 'SHA-256 of its fields and of what its blobs are: the same where nothing needs to be processed again.';
+
+COMMENT ON COLUMN pgretrieve.objects.unique_key IS 'SHA-256 of the values of the unique fields of its bucket; null where that has none.';
+
+COMMENT ON COLUMN pgretrieve.objects.idempotency_key IS 'The key of the request that made it, if it had one.';
+
+COMMENT ON COLUMN pgretrieve.objects.size_bytes IS 'Bytes of its blobs that are stored here.';
+
+COMMENT ON COLUMN pgretrieve.objects.status IS 'PENDING until it is processed, then COMPLETED or FAILED; PENDING again when its content changes.';
+
+COMMENT ON COLUMN pgretrieve.objects.error IS 'Why it is FAILED.';
+
+COMMENT ON COLUMN pgretrieve.objects.created_at IS 'When it was made.';
+
+COMMENT ON COLUMN pgretrieve.objects.updated_at IS 'When it was last changed.';
+
 CREATE TABLE pgretrieve.payload_indexes (
     namespace_id text NOT NULL,
     field_name text NOT NULL,
@@ -965,6 +1109,74 @@ COMMENT ON COLUMN pgretrieve.tasks.created_at IS 'When it was asked for.';
 COMMENT ON COLUMN pgretrieve.tasks.started_at IS 'When it first ran.';
 
 COMMENT ON COLUMN pgretrieve.tasks.finished_at IS 'When it ended.';
+
+CREATE TABLE pgretrieve.uploads (
+    upload_id text NOT NULL,
+    bucket_id text NOT NULL,
+    signature_hash bytea NOT NULL,
+    filename text NOT NULL,
+    content_type text NOT NULL,
+    file_size_bytes bigint,
+    file_hash text,
+    seconds integer NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    create_object boolean NOT NULL,
+    object_fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    blob_property text,
+    blob_type text,
+    skip_duplicates boolean NOT NULL,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    sha256 text,
+    object_id text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone,
+    completed_at timestamp with time zone
+);
+
+COMMENT ON TABLE pgretrieve.uploads IS 'Files on their way: announced, sent to an address of their own, confirmed.';
+
+COMMENT ON COLUMN pgretrieve.uploads.upload_id IS 'upl_ and random characters.';
+
+COMMENT ON COLUMN pgretrieve.uploads.bucket_id IS 'The bucket that it is for, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.uploads.signature_hash IS 'SHA-256 of the secret in the address that the bytes are sent to.';
+
+COMMENT ON COLUMN pgretrieve.uploads.filename IS 'The name of the file.';
+
+COMMENT ON COLUMN pgretrieve.uploads.content_type IS 'What kind of file it is said to be.';
+
+COMMENT ON COLUMN pgretrieve.uploads.file_size_bytes IS 'The bytes that were announced, then those that came.';
+
+COMMENT ON COLUMN pgretrieve.uploads.file_hash IS 'The SHA-256 that was announced, then that of what came.';
+
+COMMENT ON COLUMN pgretrieve.uploads.seconds IS 'How long its address was made to hold.';
+
+COMMENT ON COLUMN pgretrieve.uploads.metadata IS 'Whatever its user keeps with it.';
+
+COMMENT ON COLUMN pgretrieve.uploads.create_object IS 'Whether confirming it makes an object.';
+
+COMMENT ON COLUMN pgretrieve.uploads.object_fields IS 'The fields of that object.';
+
+COMMENT ON COLUMN pgretrieve.uploads.blob_property IS 'The property of the schema that the file is a value of.';
+
+COMMENT ON COLUMN pgretrieve.uploads.blob_type IS 'The type of that property.';
+
+COMMENT ON COLUMN pgretrieve.uploads.skip_duplicates IS 'Whether a file that is here already need not be sent.';
+
+COMMENT ON COLUMN pgretrieve.uploads.status IS 'PENDING, PROCESSING once the bytes are here, COMPLETED once confirmed.';
+
+COMMENT ON COLUMN pgretrieve.uploads.sha256 IS 'The bytes that came; null until then.';
+
+COMMENT ON COLUMN pgretrieve.uploads.object_id IS 'The object that was made of it; it may be gone.';
+
+COMMENT ON COLUMN pgretrieve.uploads.created_at IS 'When it was announced.';
+
+COMMENT ON COLUMN pgretrieve.uploads.expires_at IS 'When its address ends; some time later its row does.';
+
+COMMENT ON COLUMN pgretrieve.uploads.received_at IS 'When the bytes were stored.';
+
+COMMENT ON COLUMN pgretrieve.uploads.completed_at IS 'When it was confirmed.';
 
 CREATE TABLE pgretrieve.vector_changes (
     change_id bigint NOT NULL,
@@ -1151,6 +1363,18 @@ ALTER TABLE ONLY pgretrieve.api_keys
 ALTER TABLE ONLY pgretrieve.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY pgretrieve.blobs
+    ADD CONSTRAINT blobs_pkey PRIMARY KEY (sha256);
+
+ALTER TABLE ONLY pgretrieve.blobs
+    ADD CONSTRAINT blobs_store_key_key UNIQUE (store_key);
+
+ALTER TABLE ONLY pgretrieve.buckets
+    ADD CONSTRAINT buckets_name UNIQUE (namespace_id, bucket_name);
+
+ALTER TABLE ONLY pgretrieve.buckets
+    ADD CONSTRAINT buckets_pkey PRIMARY KEY (bucket_id);
+
 ALTER TABLE ONLY pgretrieve.embedding_cache
     ADD CONSTRAINT embedding_cache_pkey PRIMARY KEY (service, model, task, input_hash);
 
@@ -1172,6 +1396,21 @@ ALTER TABLE ONLY pgretrieve.namespaces
 ALTER TABLE ONLY pgretrieve.namespaces
     ADD CONSTRAINT namespaces_schema_name_key UNIQUE (schema_name);
 
+ALTER TABLE ONLY pgretrieve.object_blobs
+    ADD CONSTRAINT object_blobs_pkey PRIMARY KEY (blob_id);
+
+ALTER TABLE ONLY pgretrieve.object_blobs
+    ADD CONSTRAINT object_blobs_position UNIQUE (object_id, "position");
+
+ALTER TABLE ONLY pgretrieve.objects
+    ADD CONSTRAINT objects_idempotency_key UNIQUE (bucket_id, idempotency_key);
+
+ALTER TABLE ONLY pgretrieve.objects
+    ADD CONSTRAINT objects_pkey PRIMARY KEY (object_id);
+
+ALTER TABLE ONLY pgretrieve.objects
+    ADD CONSTRAINT objects_unique_key UNIQUE (bucket_id, unique_key);
+
 ALTER TABLE ONLY pgretrieve.payload_indexes
     ADD CONSTRAINT payload_indexes_pkey PRIMARY KEY (namespace_id, field_name);
 
@@ -1189,6 +1428,9 @@ ALTER TABLE ONLY pgretrieve.retrievers
 
 ALTER TABLE ONLY pgretrieve.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
+
+ALTER TABLE ONLY pgretrieve.uploads
+    ADD CONSTRAINT uploads_pkey PRIMARY KEY (upload_id);
 
 ALTER TABLE ONLY pgretrieve.vector_changes
     ADD CONSTRAINT vector_changes_pkey PRIMARY KEY (change_id);
@@ -1208,15 +1450,47 @@ ALTER TABLE ONLY pgretrieve.work
 ALTER TABLE ONLY pgretrieve.work
     ADD CONSTRAINT work_pkey PRIMARY KEY (work_id);
 
+CREATE INDEX blobs_used ON pgretrieve.blobs USING btree (used_at);
+
+COMMENT ON INDEX pgretrieve.blobs_used IS 'Serves sweep_blobs.';
+
 CREATE INDEX embedding_cache_age ON pgretrieve.embedding_cache USING btree (created_at);
 
 CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (created_at);
 
 CREATE INDEX namespace_identifiers_namespace ON pgretrieve.namespace_identifiers USING btree (namespace_id);
 
+CREATE INDEX object_blobs_sha256 ON pgretrieve.object_blobs USING btree (sha256);
+
+COMMENT ON INDEX pgretrieve.object_blobs_sha256 IS 'Serves sweep_blobs and the check of the foreign key.';
+
+CREATE INDEX objects_content ON pgretrieve.objects USING btree (bucket_id, content_hash);
+
+COMMENT ON INDEX pgretrieve.objects_content IS 'Serves find_same_object.';
+
+CREATE INDEX objects_failed ON pgretrieve.objects USING btree (bucket_id) WHERE (status = 'FAILED'::text);
+
+COMMENT ON INDEX pgretrieve.objects_failed IS 'Serves the count of failed objects of a bucket.';
+
+CREATE INDEX objects_listed ON pgretrieve.objects USING btree (bucket_id, created_at, object_id) INCLUDE (size_bytes);
+
+COMMENT ON INDEX pgretrieve.objects_listed IS 'Serves lists of objects, and the counts of buckets without their rows.';
+
 CREATE INDEX promotions_namespace ON pgretrieve.promotions USING btree (namespace_id);
 
 CREATE INDEX tasks_namespace ON pgretrieve.tasks USING btree (namespace_id, created_at DESC, task_id DESC);
+
+CREATE INDEX uploads_expired ON pgretrieve.uploads USING btree (expires_at);
+
+COMMENT ON INDEX pgretrieve.uploads_expired IS 'Serves sweep_uploads.';
+
+CREATE INDEX uploads_listed ON pgretrieve.uploads USING btree (bucket_id, created_at, upload_id);
+
+COMMENT ON INDEX pgretrieve.uploads_listed IS 'Serves lists of uploads.';
+
+CREATE INDEX uploads_sha256 ON pgretrieve.uploads USING btree (sha256);
+
+COMMENT ON INDEX pgretrieve.uploads_sha256 IS 'Serves sweep_blobs and the check of the foreign key.';
 
 CREATE INDEX vector_changes_namespace ON pgretrieve.vector_changes USING btree (namespace_id);
 
@@ -1226,6 +1500,9 @@ CREATE INDEX work_task ON pgretrieve.work USING btree (task_id) WHERE (task_id I
 
 CREATE TRIGGER retriever_versions_never_change BEFORE UPDATE ON pgretrieve.retriever_versions FOR EACH ROW EXECUTE FUNCTION pgretrieve.refuse_change();
 
+ALTER TABLE ONLY pgretrieve.buckets
+    ADD CONSTRAINT buckets_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
@@ -1234,6 +1511,15 @@ ALTER TABLE ONLY pgretrieve.lexical_indexes
 
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.object_blobs
+    ADD CONSTRAINT object_blobs_object_id_fkey FOREIGN KEY (object_id) REFERENCES pgretrieve.objects(object_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.object_blobs
+    ADD CONSTRAINT object_blobs_sha256_fkey FOREIGN KEY (sha256) REFERENCES pgretrieve.blobs(sha256);
+
+ALTER TABLE ONLY pgretrieve.objects
+    ADD CONSTRAINT objects_bucket_id_fkey FOREIGN KEY (bucket_id) REFERENCES pgretrieve.buckets(bucket_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.payload_indexes
     ADD CONSTRAINT payload_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
@@ -1246,6 +1532,12 @@ ALTER TABLE ONLY pgretrieve.retrievers
 
 ALTER TABLE ONLY pgretrieve.tasks
     ADD CONSTRAINT tasks_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.uploads
+    ADD CONSTRAINT uploads_bucket_id_fkey FOREIGN KEY (bucket_id) REFERENCES pgretrieve.buckets(bucket_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.uploads
+    ADD CONSTRAINT uploads_sha256_fkey FOREIGN KEY (sha256) REFERENCES pgretrieve.blobs(sha256);
 
 ALTER TABLE ONLY pgretrieve.vector_configs
     ADD CONSTRAINT vector_configs_filled_by_fkey FOREIGN KEY (filled_by) REFERENCES pgretrieve.tasks(task_id) ON DELETE SET NULL;

@@ -29,6 +29,7 @@ THERE = {
     "document_id": "d1",
     "collection": "_direct_upsert",
     "name": "minilm_l6_v2",
+    "bucket_id": "things",
 }
 HEADERS = {"Authorization": f"Bearer {ROOT_KEY}", "X-Namespace": NAMESPACE}
 # These end what the others need.
@@ -39,6 +40,9 @@ ENDING = {
     "replace_namespace",
     "revoke_key",
     "promote_namespace",
+    "delete_bucket",
+    "update_bucket",
+    "replace_bucket",
 }
 SEGMENT = st.text(string.ascii_letters + string.digits + "-_ .~é'\"", min_size=1, max_size=40)
 
@@ -53,6 +57,9 @@ def prepare(url: str) -> None:
         session.post(f"{url}/v1/namespaces/{NAMESPACE}/documents/upsert", json=body).raise_for_status()
         body = {"retriever_name": "near", "stages": [feature_search(search("v", [1, 1]))]}
         session.post(f"{url}/v1/retrievers", json=body).raise_for_status()
+        schema = {"properties": {"title": {"type": "string"}, "content": {"type": "text"}}}
+        body = {"bucket_name": "things", "bucket_schema": schema}
+        session.post(f"{url}/v1/buckets", json=body).raise_for_status()
 
 
 def operations(url: str) -> Iterator[Operation]:

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.api.listing import plain_filters
 from app.api.namespace_models import ListInput, NamespaceList, shown
 from app.api.paging import PAGED, PageInput, PageQuery, page_of, pagination
 from app.api.wire import Input, Json, RuntimeDep
@@ -16,7 +17,6 @@ from app.domain import described
 from app.domain.described import SORTABLE, TIMES, Description, Wanted
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem, Problems
-from app.retrieval.filters import parse_filter
 
 View = Literal["full", "summary"]
 # Of one of many; those of 100 namespaces are counted for one answer.
@@ -85,7 +85,7 @@ async def _list(runtime: Runtime, asked: ListInput, paging: PageInput, view: Vie
 
 def _wanted(runtime: Runtime, asked: ListInput, after: str | None) -> Wanted:
     problems = Problems()
-    filters = parse_filter(asked.filters, ("body", "filters"), problems, runtime.limits.filters)
+    filters = plain_filters(asked.filters, problems, runtime.limits.filters)
     order, descending = _order(asked, problems)
     if "\0" in (asked.search or ""):
         problems.add(("body", "search"), "nul_character", "No text holds U+0000.")
@@ -155,6 +155,8 @@ def _stats(found: Description) -> Stats:
         namespace_id=found.namespace_id,
         document_count=found.estimated_documents,
         document_count_complete=found.counted,
+        bucket_count=found.bucket_count,
+        object_count=found.object_count,
     )
 
 

@@ -16,7 +16,20 @@ SERVICES = "Inference services make vectors: see GET /v1/inference/services."
 
 # What it is, what to do instead, and its paths below /v1: `*` is one part of a path, `**` any number of them.
 TABLE: tuple[tuple[str, str, str], ...] = (
-    ("buckets and their objects", UPSERT, "buckets/** objects/**"),
+    ("aggregations of objects", "", "buckets/*/objects/aggregate"),
+    (
+        "soft deletion",
+        "DELETE /v1/buckets/{bucket_id}/objects/{object_id} deletes one.",
+        "buckets/*/objects/bulk-soft-delete",
+    ),
+    ("confirming uploads in batches", "Confirm each by itself.", "buckets/*/uploads/confirm/batch"),
+    (
+        "syncs of buckets",
+        "Send the objects.",
+        "buckets/*/syncs/** buckets/*/source-adapter/**",
+    ),
+    ("batches of buckets", UPSERT, "buckets/*/batches/**"),
+    ("objects beside their buckets", "See /v1/buckets/{bucket_id}/objects.", "objects/**"),
     ("batches of objects", UPSERT, "batches/**"),
     ("tasks", AT_ONCE, "tasks/**"),
     ("imports into collections", UPSERT, "collections/import/* collections/*/import"),

@@ -22,7 +22,8 @@ TEXTS = ("namespace_id", "namespace_name", "description", "mode")
 TIMES = ("created_at", "updated_at")
 SORTABLE = ("namespace_id", "namespace_name", "mode", *TIMES)
 FIELDS = (*TEXTS, *TIMES, "dynamic_vector_indexes", "payload_index_count")
-OTHERS = ("settings", "estimated_documents", "vector_configs", "inference_map", "payload_indexes")
+COUNTS = ("bucket_count", "object_count", "estimated_documents")
+OTHERS = (*COUNTS, "settings", "vector_configs", "inference_map", "payload_indexes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Description:
     inference_map: str
     payload_indexes: str
     payload_index_count: int
+    bucket_count: int = 0
+    object_count: int = 0
     counted: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,6 +15,7 @@ from app.retrieval.pipeline import Pipeline
 from app.retrieval.plan import Plan
 from app.retrieval.stages.base import Limits
 from app.settings import Settings
+from app.storage import BlobStore
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -94,6 +96,10 @@ class Runtime:
     adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
     estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))
     filter_uses: Bounded[Hashable, int] = field(default_factory=lambda: Bounded(10_000))  # of fields without an index
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        return BlobStore(self.settings)
 
     @property
     def limits(self) -> Limits:

@@ -49,6 +49,9 @@ WHERE i.identifier = :identifier
 -- The facts that compiling does not need, for answers; the estimate of documents is the statistics collector's.
 SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.updated_at, n.dynamic_vector_indexes,
     (SELECT count(*) FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id) AS payload_index_count,
+    (SELECT count(*) FROM pgretrieve.buckets b WHERE b.namespace_id = n.namespace_id) AS bucket_count,
+    (SELECT count(*) FROM pgretrieve.buckets b JOIN pgretrieve.objects USING (bucket_id)
+        WHERE b.namespace_id = n.namespace_id) AS object_count,
     n.settings,
     greatest(coalesce(t.reltuples, 0), 0)::bigint AS estimated_documents,
     coalesce((

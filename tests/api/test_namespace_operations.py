@@ -180,3 +180,8 @@ def test_a_deletion_gives_up_when_a_reader_stays(filled: Api, conninfo: str) -> 
         assert filled.refused("DELETE", path, status=409)[0] == "locked"
     assert filled.ids("near")[0] == "d0"
     filled("DELETE", path)
+
+
+def test_the_filters_of_a_list_take_no_templates(api: Api) -> None:
+    body = {"filters": {"namespace_name": "{{INPUT.x}}"}}
+    assert api.refused("POST", "/namespaces/list", body)[0] == "bad_filter"

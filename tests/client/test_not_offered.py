@@ -41,8 +41,9 @@ def test_every_operation_of_the_client_is_there_or_named() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "feature"),
     [
-        ("POST", "/buckets", "buckets and their objects"),
-        ("GET", "/buckets/b/objects/o", "buckets and their objects"),
+        ("POST", "/buckets/b/objects/aggregate", "aggregations of objects"),
+        ("GET", "/buckets/b/syncs/s", "syncs of buckets"),
+        ("POST", "/buckets/b/uploads/confirm/batch", "confirming uploads in batches"),
         ("POST", "/tasks/list", "tasks"),
         ("GET", "/collections/c", "managing collections"),
         ("GET", "/retrievers/typeahead?q=a", "typeahead"),
@@ -78,7 +79,7 @@ def test_what_is_neither_here_nor_there_stays_404_and_what_is_here_wins(api: Api
 
 def test_clients_are_told_and_do_not_try_again(client: Mixpeek, generated: Callable[..., mixpeek.ApiClient]) -> None:
     with pytest.raises(MixpeekAPIError) as refused:
-        client.buckets.list()
+        client.collections.list()
     assert (refused.value.status, refused.value.retryable) == (501, False)
     with pytest.raises(ServiceException) as answered:
         mixpeek.TasksApi(generated()).get_task("t")
