@@ -67,6 +67,16 @@ class Settings(BaseSettings):
         5, ge=1, le=20, description="How often DDL is tried, with jitter, before it answers 409."
     )
 
+    proof_rows: int = Field(
+        64, ge=5, le=1_000, description="Stored rows that a promotion's proof embeds anew, at most."
+    )
+    proof_timeout_s: float = Field(
+        15.0,
+        gt=0,
+        description="Longest proof of one request, for all its indexes; what it has by then is judged. It comes before "
+        "the promotion, for which `PGRETRIEVE_REQUEST_TIMEOUT_S` must leave time.",
+    )
+
     # Limits of a request
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Largest request body, in bytes (413 above it).")
     max_documents: int = Field(1_000, ge=1, description="Documents in one upsert.")

@@ -2,7 +2,7 @@
 
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Request, Router, delete, get, post
@@ -15,7 +15,7 @@ from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.domain.services import Stored
 from app.errors import InvalidRequest, NotFound, Problem
-from app.inference.base import Service, Task
+from app.inference.base import Service
 from app.inference.definition import Definition
 
 AnyRequest = Request[Any, Any, Any]
@@ -86,7 +86,7 @@ class Texts(Input, frozen=True):
 class InferenceParameters(Input, frozen=True):
     """`task`: what the texts are for; models that embed questions and answers differently need to know."""
 
-    task: Task = "query"
+    task: Literal["query", "document"] = "query"
 
 
 class InferenceInput(Input, frozen=True):

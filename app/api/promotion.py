@@ -1,6 +1,6 @@
 """/v1/namespaces/…/promote: a standalone namespace made managed, or told what that would do."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -13,11 +13,13 @@ from app.api.namespace_models import MappedVectorInput
 from app.api.rehearsal import Rehearsed, rehearse
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import namespaces, promotion
+from app.domain import namespaces, promotion, proofs
 from app.domain.promotion import Mapped, Promotion
+from app.domain.proof import Proof, ends
+from app.domain.proofs import Verify
 from app.domain.runtime import Runtime
 from app.domain.services import refresh, refresh_for
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, Problems
 from app.inference.base import ServiceInfo
 from app.retrieval.catalog import Catalog
 
@@ -33,10 +35,15 @@ class MappingInput(Input, frozen=True):
 
 
 class PromoteInput(Input, frozen=True):
-    """What a promotion maps and adds; both are optional."""
+    """What a promotion maps and adds; both are optional.
+
+    `verify`: whether stored rows are embedded anew and compared, to prove that the services made them: `off`, `sample`
+    (the default), or `require`, which refuses a mapping that is not proven to be usable.
+    """
 
     vector_mappings: list[MappingInput] | None = None
     add_vectors: list[MappedVectorInput] | None = None
+    verify: Verify | None = None
 
     def wanted(self) -> Promotion:
         mappings = [Mapped(m.existing_index, m.inference_service, m.source_field) for m in self.vector_mappings or ()]
@@ -50,7 +57,10 @@ class PromoteOrRehearseInput(PromoteInput, frozen=True):
 
 
 class Promoted(msgspec.Struct, kw_only=True):
-    """The namespace after its promotion: the documented keys and no other, since callers compare it whole."""
+    """The namespace after its promotion: the documented keys and no other, since callers compare it whole.
+
+    `proofs` are there only where the request says `verify`.
+    """
 
     namespace_id: str
     previous_mode: str
@@ -58,10 +68,15 @@ class Promoted(msgspec.Struct, kw_only=True):
     status: str = "active"
     vector_configs: list[dict[str, Any]]
     vector_inference_map: dict[str, str]
+    proofs: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Validation(msgspec.Struct, kw_only=True):
-    """What promoting would do. `suggestions` match by dimension alone: a weak sign, marked so."""
+    """What promoting would do. `suggestions` that match by dimension alone are a weak sign, and marked so.
+
+    `proofs` say for each mapping whether the service made the stored vectors: `match`, `variant`, `mismatch` or
+    `unknown`, with the source that was embedded, the numbers, and reasons.
+    """
 
     namespace_id: str
     current_mode: str
@@ -69,6 +84,7 @@ class Validation(msgspec.Struct, kw_only=True):
     required_user_action: str
     vector_configs: list[dict[str, Any]]
     vector_inference_map: dict[str, str]
+    proofs: list[dict[str, Any]]
     suggestions: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     warnings: list[str]
@@ -91,34 +107,63 @@ async def promote(
     """Make a standalone namespace managed, in one transaction: map its indexes to services, add new indexes.
 
     409 when it is not standalone or a lock cannot be had; 422 with every problem otherwise; then nothing changed.
-    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet.
+    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet, `X-Promotion-Proof`
+    each mapped index with what was proven of it before.
     `dry_run: "rehearse"` answers 200 with the verdict and what was seen, and changes nothing.
     """
     data = data or PromoteOrRehearseInput()
     wanted = data.wanted()
     services = await services_of(runtime, wanted.services())
+    proven = await _prove(runtime, namespace_id, wanted, services, data.verify)
     promoted_by = request.state.principal.key_id
 
     async def work(conn: AsyncConnection) -> Catalog:
+        if data.verify == "require":
+            Problems(proofs.unproven(wanted, proven)).refuse()
         return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by)
 
+    def answer(catalog: Catalog) -> Promoted:
+        return _promoted(catalog, proven if data.verify else None)
+
     if data.dry_run:
-        return Response(await rehearse(runtime, namespace_id, work, _promoted), status_code=200)
+        return Response(await rehearse(runtime, namespace_id, work, answer), status_code=200)
     catalog = await giving_way(runtime, namespace_id, work)
-    warnings = _unavailable(runtime, catalog.inference_map)
-    told = " ".join(warnings).encode("ascii", "backslashreplace").decode()
-    headers = {"X-Promotion-Warnings": told} if told else {}
-    return Response(_promoted(catalog), headers=headers, status_code=200)
+    told = {
+        "X-Promotion-Warnings": " ".join(_unavailable(runtime, catalog.inference_map)),
+        "X-Promotion-Proof": proofs.in_short(proven),
+    }
+    headers = {name: text.encode("ascii", "backslashreplace").decode() for name, text in told.items() if text}
+    return Response(answer(catalog), headers=headers, status_code=200)
 
 
-def _promoted(catalog: Catalog) -> Promoted:
+def _promoted(catalog: Catalog, proven: Sequence[Proof] | None) -> Promoted:
     return Promoted(
         namespace_id=catalog.namespace_id,
         previous_mode="standalone",
         mode=catalog.mode,
         vector_configs=promotion.shown(catalog.vector_configs),
         vector_inference_map=dict(catalog.inference_map),
+        proofs=msgspec.UNSET if proven is None else [proofs.shown(proof) for proof in proven],
     )
+
+
+async def _prove(
+    runtime: Runtime,
+    namespace_id: str,
+    wanted: Promotion,
+    services: Mapping[str, ServiceInfo],
+    verify: Verify | None,
+) -> list[Proof]:
+    """Before the promotion, with no transaction open while a service is called; what it refuses is left to it."""
+    if verify == "off" or not wanted.vector_mappings:
+        return []
+    ends_at = ends(runtime)
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog = await namespaces.load_catalog(conn, namespace_id)
+    decision = promotion.decide_promotion(catalog, wanted, services, runtime.settings)
+    if decision.problems or catalog.mode != "standalone":
+        return []
+    return await proofs.prove_mappings(runtime, catalog, wanted, verify, ends_at)
 
 
 @post(
@@ -133,14 +178,19 @@ async def validate(
     namespace_id: FromPath[str], runtime: RuntimeDep, data: JSONBody[PromoteInput | None] = None
 ) -> Validation:
     """Tell what promoting would do, without doing it and without a lock; 422 for mappings that are invalid."""
-    wanted = (data or PromoteInput()).wanted()
+    data = data or PromoteInput()
+    wanted, ends_at = data.wanted(), ends(runtime)
     services = await services_of(runtime)
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await namespaces.load_catalog(conn, namespace_id)
     decision = promotion.decide_promotion(catalog, wanted, services, runtime.settings)
     if any(problem.location[1] == "vector_mappings" for problem in decision.problems):
-        raise InvalidRequest(decision.problems)
-    errors = [{"code": p.code, "location": list(p.location), "message": p.message} for p in decision.problems]
+        raise InvalidRequest(await proofs.explained(runtime, catalog, wanted, decision.problems, data.verify, ends_at))
+    proven = await proofs.prove_mappings(runtime, catalog, wanted, data.verify, ends_at)
+    problems = list(decision.problems)
+    if data.verify == "require":
+        problems += proofs.unproven(wanted, proven)
+    errors = [{"code": p.code, "location": list(p.location), "message": p.message} for p in problems]
     if catalog.mode != "standalone":
         message = f"The namespace is {catalog.mode} already; only standalone ones can be promoted."
         errors.append({"code": "not_standalone", "location": [], "message": message})
@@ -151,7 +201,8 @@ async def validate(
         required_user_action="Correct the errors." if errors else "None: promote when you are ready.",
         vector_configs=promotion.shown(decision.configs(catalog)),
         vector_inference_map={**catalog.inference_map, **decision.inference_map()},
-        suggestions=promotion.suggestions(catalog, services),
+        proofs=[proofs.shown(proof) for proof in proven],
+        suggestions=await proofs.suggestions(runtime, catalog, services, proven, data.verify, ends_at),
         errors=errors,
         warnings=_unavailable(runtime, decision.inference_map()),
     )

@@ -190,22 +190,6 @@ def _state(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def suggestions(catalog: Catalog, services: Mapping[str, ServiceInfo]) -> list[dict[str, Any]]:
-    """For each index the services of its dimension. A matching dimension is a weak sign: low confidence, said so."""
-    return [
-        {
-            "existing_index": config.name,
-            "dimension": config.dimension,
-            "candidates": [
-                {"inference_service": info.name, "confidence": "low"}
-                for info in services.values()
-                if info.dimension == config.dimension
-            ],
-        }
-        for config in catalog.vector_configs
-    ]
-
-
 def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:
     """Vector configs as answers show them; a kind is shown where it is not the public API's, dense."""
     return [

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from app.errors import InferenceUnavailable
 
-Task = Literal["query", "document"]
-"""What a text is for; models that embed questions and answers differently need to know."""
+Task = Literal["query", "document", "raw"]
+"""What a text is for; models that embed questions and answers differently need to know. `raw` is without the prefix of
+either, where the service sets them itself; else it is like `document`."""
 
 Vectors = NDArray[np.float32]
 """Shape (n, dimension), one row a text."""

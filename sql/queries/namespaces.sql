@@ -187,3 +187,8 @@ SELECT description, settings::text AS settings FROM pgretrieve.namespaces WHERE 
 
 -- watch_sources --
 SELECT pgretrieve.watch_sources(:schema, :watched);
+
+-- count_pages --
+-- The blocks of a table, which need no statistics to be known.
+SELECT pg_relation_size(format('%I.%I', CAST(:schema AS text), CAST(:relation AS text))::regclass)
+    / current_setting('block_size')::int;

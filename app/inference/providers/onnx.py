@@ -121,7 +121,7 @@ class OnnxText:
         return f"Not installed: pip install {' '.join(missing)}" if missing else self._source.unavailable()
 
     async def embed_texts(self, texts: Sequence[str], task: Task) -> Answer:
-        prefix = self._options.query_prefix if task == "query" else self._options.document_prefix
+        prefix = {"query": self._options.query_prefix, "document": self._options.document_prefix}.get(task, "")
         tokens = await self._thread.run(self._tokens, [prefix + text for text in texts])
         vectors = np.empty((len(texts), self.info.dimension), np.float32)
         for rows in runs([len(ids) for ids in tokens]):

@@ -92,7 +92,7 @@ class OpenAIText:
         client = await self._endpoint.client()
         import openai
 
-        prefix = self._options.query_prefix if task == "query" else self._options.document_prefix
+        prefix = {"query": self._options.query_prefix, "document": self._options.document_prefix}.get(task, "")
         try:
             answer = await client.embeddings.create(
                 model=self.info.model,

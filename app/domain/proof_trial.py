@@ -1,0 +1,171 @@
+"""One service tried on drawn rows: which field, read in which way, gives vectors closest to those that are stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from app.domain import embedding
+from app.domain.agreement import MIN_ROWS, SAME, SIGNAL, Agreement, compare
+from app.domain.proof_rows import PILOT, Drawn
+from app.domain.runtime import Runtime
+from app.inference.base import ServiceInfo, Task, Vectors
+
+# Texts between two looks at the clock; remote services are asked for all at once.
+STEP = 8
+# By this much another way must be better than the simpler one.
+BETTER = 0.01
+SEPARATORS = (". ", "\n", ", ")
+MOST_JOINED = 3
+# Fields that are tried beside the one that agrees best.
+MOST_PARTNERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What of a payload was embedded: a field, or several joined."""
+
+    fields: tuple[str, ...]
+    separator: str = " "
+    how: Literal["given", "found"] = "found"
+
+    @property
+    def text(self) -> str:
+        return self.separator.join(f"{{{field}}}" for field in self.fields) if len(self.fields) > 1 else self.fields[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A way in which a text may have been embedded; without a name, as the service embeds content."""
+
+    name: str | None
+    task: Task
+    prefix: str = ""
+    lower: bool = False
+    reason: str = ""
+
+    def of(self, text: str) -> str:
+        return self.prefix + (text.lower() if self.lower else text)
+
+
+DOCUMENT = Reading(None, "document")
+READINGS = (
+    Reading(
+        "query prefix",
+        "query",
+        reason="Stored vectors were made as the service makes those of queries, not those of content.",
+    ),
+    Reading("no prefix", "raw", reason="Stored vectors were made without the prefix that the service sets."),
+    Reading(
+        'prefix "passage: "',
+        "raw",
+        "passage: ",
+        reason='Stored texts began with "passage: ": a service with that document_prefix fits.',
+    ),
+    Reading(
+        'prefix "query: "',
+        "raw",
+        "query: ",
+        reason='Stored texts began with "query: ": a service with that document_prefix fits.',
+    ),
+    Reading("lower case", "document", lower=True, reason="Stored vectors were made of texts in lower case."),
+)
+
+
+class Trial:
+    """`source` and `reading` are the best so far, also when `run` was ended before its time."""
+
+    def __init__(self, runtime: Runtime, drawn: Drawn, info: ServiceInfo) -> None:
+        self._runtime = runtime
+        self._drawn = drawn
+        self._info = info
+        self._made: dict[tuple[Source, Reading], Vectors] = {}
+        how: Literal["given", "found"] = "given" if drawn.given else "found"
+        self._sources = [Source((field,), how=how) for field in drawn.texts]
+        self.source = self._sources[0]
+        self.reading = DOCUMENT
+
+    async def run(self) -> None:
+        """Choose source and reading by a few rows, then embed all."""
+        pilot = await self._choose_field()
+        if SIGNAL <= pilot.agreement < SAME:
+            pilot = await self._choose_reading(pilot)
+        while SIGNAL <= pilot.agreement < SAME and len(self.source.fields) < MOST_JOINED:
+            better = await self._join(pilot)
+            if better is pilot:
+                break
+            pilot = better
+        await self._try(self.source, self.reading, self._runtime.settings.proof_rows)
+
+    def numbers(self) -> Agreement | None:
+        """Of all rows that were embedded; None where there are none."""
+        made = self._made.get((self.source, self.reading))
+        return None if made is None or not len(made) else self._compared(self.source, made)
+
+    async def _choose_field(self) -> Agreement:
+        """By agreement; where no field has any, by which orders pairs of rows as the stored vectors do."""
+        tried = [(await self._try(source, DOCUMENT, PILOT), source) for source in self._sources]
+
+        def merit(found: tuple[Agreement, Source]) -> tuple[bool, float, float]:
+            numbers = found[0]
+            return numbers.rows >= MIN_ROWS, max(numbers.agreement, SIGNAL), numbers.structure
+
+        tried.sort(key=merit, reverse=True)
+        self._sources = [source for numbers, source in tried if numbers.rows >= MIN_ROWS]
+        pilot, self.source = tried[0]
+        return pilot
+
+    async def _choose_reading(self, pilot: Agreement) -> Agreement:
+        for reading in READINGS:
+            found = await self._try(self.source, reading, PILOT)
+            if found.agreement > pilot.agreement + BETTER:
+                pilot, self.reading = found, reading
+            if pilot.agreement >= SAME:
+                break
+        return pilot
+
+    async def _join(self, pilot: Agreement) -> Agreement:
+        """The same numbers where no field beside the source makes it better."""
+        fields = self.source.fields
+        others = [source.fields[0] for source in self._sources if source.fields[0] not in fields][:MOST_PARTNERS]
+        separator = self.source.separator
+        joined = [Source(pair, separator) for other in others for pair in ((other, *fields), (*fields, other))]
+        best = await self._best(pilot, joined)
+        if best is not pilot:
+            best = await self._best(best, [Source(self.source.fields, other) for other in SEPARATORS])
+        return best
+
+    async def _best(self, pilot: Agreement, sources: Sequence[Source]) -> Agreement:
+        for source in sources:
+            found = await self._try(source, self.reading, PILOT)
+            if found.rows >= MIN_ROWS and found.agreement > pilot.agreement + BETTER:
+                pilot, self.source = found, source
+        return pilot
+
+    async def _try(self, source: Source, reading: Reading, count: int) -> Agreement:
+        texts = [reading.of(text) for _, text in self._rows(source)[:count]]
+        made = self._made.get((source, reading), np.empty((0, self._info.dimension), np.float32))
+        while len(made) < len(texts):
+            step = len(texts) if self._info.remote else STEP
+            new = await self._embed(texts[len(made) : len(made) + step], reading.task)
+            made = self._made[source, reading] = np.concatenate([made, new])
+        return self._compared(source, made[: len(texts)])
+
+    async def _embed(self, texts: Sequence[str], task: Task) -> Vectors:
+        if task == "raw" and self._info.remote:  # only proofs ask for it: not worth a place in the database
+            return await self._runtime.inference.embed(self._info.name, texts, task)
+        return (await embedding.embed(self._runtime, self._info.name, texts, task)).vectors
+
+    def _compared(self, source: Source, made: Vectors) -> Agreement:
+        rows = [row for row, _ in self._rows(source)[: len(made)]]
+        return compare(self._drawn.vectors[rows], made[:, : self._drawn.config.dimension])
+
+    def _rows(self, source: Source) -> list[tuple[int, str]]:
+        """Rows that have all of the source, with its text, no text twice: equal ones could not find themselves."""
+        longest = self._runtime.settings.max_text_chars - len("passage: ")
+        found: dict[str, int] = {}
+        for row, parts in enumerate(zip(*(self._drawn.texts[field] for field in source.fields), strict=True)):
+            if None not in parts:
+                found.setdefault(source.separator.join(map(str, parts))[:longest], row)
+        return [(row, text) for text, row in found.items()]
