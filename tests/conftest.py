@@ -101,6 +101,7 @@ def settings(openai: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> 
         },
         fetch_networks="127.0.0.0/8",
         secret_hosts="127.0.0.1",
+        proof_timeout_s=20,
         lock_timeout_ms=300,
         lock_attempts=3,
     )

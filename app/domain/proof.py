@@ -80,8 +80,8 @@ async def draw_rows(
         log.warning("no rows for a proof of %s: %s", config.name, type(error).__name__)
         return "Stored rows could not be read."
     if not len(drawn.vectors):
-        place = f"a text in the payload field {source_field!r}" if source_field else "this vector"
-        return f"No document has {'both this vector and ' if source_field else ''}{place}."
+        also = "" if source_field is None else f" and a text in the payload field {source_field!r}"
+        return f"No document has this vector{also}."
     return drawn if drawn.texts else "No payload field holds texts that these vectors may come from."
 
 

@@ -97,14 +97,16 @@ async def suggestions(
     """For each index the services that may have made its vectors, the best first.
 
     A matching dimension alone is a weak sign, so low confidence. It is high where a proof says so; then also services
-    of more dimensions are named, of which the index holds the first. Mappings that are proven are not doubted.
+    of more dimensions are named, of which the index holds the first. Mappings that are proven are not doubted. Remote
+    services are asked only about an index that the request does not map, and where it says `verify`.
     """
     known = {(proof.index, proof.inference_service): proof for proof in proofs}
     settled = {proof.index for proof in known.values() if proof.verdict in ("match", "variant")}
     dense = [config for config in catalog.vector_configs if config.kind == "dense"]
     open_ = [config for config in dense if config.name not in settled] if verify != "off" else []
     for n, config in enumerate(open_):
-        candidates = _candidates(config, services, remote=verify is not None)
+        asked = verify is not None and config.name not in {index for index, _ in known}
+        candidates = _candidates(config, services, remote=asked)
         wanted = [info.name for info in candidates if (config.name, info.name) not in known]
         found = await _prove_each(runtime, catalog, config, wanted, _share(ends_at, len(open_) - n))
         known |= {(config.name, proof.inference_service): proof for proof in found}

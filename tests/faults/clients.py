@@ -17,6 +17,7 @@ QUERY = [1.0, 0.5] + [0.0] * 382
 PROMOTION = {
     "vector_mappings": [{"existing_index": "summary", "inference_service": "minilm_l6_v2"}],
     "add_vectors": [{"name": "image", "dimension": 3}, {"name": "sound", "dimension": 5, "metric": "dot"}],
+    "verify": "off",  # what fails in a proof fails no promotion: see tests/db/test_proof.py
 }
 
 
