@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.engine import transaction
 from app.domain.agreement import MIN_ROWS, Agreement
 from app.domain.proof_rows import Drawn, draw
-from app.domain.proof_trial import Source, Trial
+from app.domain.proof_trial import Origin, Trial
 from app.domain.runtime import Runtime
 from app.errors import PgretrieveError
 from app.inference.base import ServiceInfo
@@ -39,7 +39,7 @@ class Proof:
     usable: bool
     reasons: tuple[str, ...]
     variants: tuple[str, ...] = ()
-    source: Source | None = None
+    source: Origin | None = None
     numbers: Agreement | None = None
     seconds: float = 0.0
 

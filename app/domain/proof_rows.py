@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
+from app.domain import sources
 from app.inference.base import Vectors
-from app.retrieval.catalog import Catalog, Fields, VectorConfig
+from app.retrieval.catalog import Catalog, VectorConfig
 from app.settings import Settings
 
 # Pages that are drawn first, then where these had too few rows: 640 pages (5 MB) hold 64 rows of one page each
@@ -79,13 +80,8 @@ async def _draw_ids(
 
 
 def _text(documents: sa.FromClause, field: str, longest: int) -> sa.ColumnElement[str | None]:
-    """The text at that place, its first characters; null where there is none, or only blanks."""
-    start, path = Fields(documents)(field)
-    steps = sa.cast(list(path), ARRAY(sa.Text))
-    value = start.op("#>", return_type=JSONB())(steps)
-    text = start.op("#>>", return_type=sa.Text())(steps)
-    is_text = sa.and_(sa.func.jsonb_typeof(value) == "string", text.op("~", return_type=sa.Boolean())(r"\S"))
-    return sa.case((is_text, sa.func.left(text, longest)), else_=sa.null())
+    """What a service would embed of that field, its first characters; null where that is nothing."""
+    return sa.func.left(sources.text_of(documents.c.payload, sa.literal(field, sa.Text)), longest)
 
 
 async def _find_fields(conn: AsyncConnection, catalog: Catalog, ids: Sequence[str]) -> list[str]:

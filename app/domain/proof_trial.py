@@ -14,8 +14,8 @@ from app.inference.base import ServiceInfo, Task, Vectors
 
 # Texts between two looks at the clock; remote services are asked for all at once.
 STEP = 8
-# By this much another way must be better than the simpler one.
-BETTER = 0.01
+# By this much another way must be better than the simpler one. Two separators differ by 0.005 to 0.02.
+BETTER = 0.002
 SEPARATORS = (". ", "\n", ", ")
 MOST_JOINED = 3
 # Fields that are tried beside the one that agrees best.
@@ -23,7 +23,7 @@ MOST_PARTNERS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Origin:
     """What of a payload was embedded: a field, or several joined."""
 
     fields: tuple[str, ...]
@@ -80,9 +80,9 @@ class Trial:
         self._runtime = runtime
         self._drawn = drawn
         self._info = info
-        self._made: dict[tuple[Source, Reading], Vectors] = {}
+        self._made: dict[tuple[Origin, Reading], Vectors] = {}
         how: Literal["given", "found"] = "given" if drawn.given else "found"
-        self._sources = [Source((field,), how=how) for field in drawn.texts]
+        self._sources = [Origin((field,), how=how) for field in drawn.texts]
         self.source = self._sources[0]
         self.reading = DOCUMENT
 
@@ -107,7 +107,7 @@ class Trial:
         """By agreement; where no field has any, by which orders pairs of rows as the stored vectors do."""
         tried = [(await self._try(source, DOCUMENT, PILOT), source) for source in self._sources]
 
-        def merit(found: tuple[Agreement, Source]) -> tuple[bool, float, float]:
+        def merit(found: tuple[Agreement, Origin]) -> tuple[bool, float, float]:
             numbers = found[0]
             return numbers.rows >= MIN_ROWS, max(numbers.agreement, SIGNAL), numbers.structure
 
@@ -130,20 +130,20 @@ class Trial:
         fields = self.source.fields
         others = [source.fields[0] for source in self._sources if source.fields[0] not in fields][:MOST_PARTNERS]
         separator = self.source.separator
-        joined = [Source(pair, separator) for other in others for pair in ((other, *fields), (*fields, other))]
+        joined = [Origin(pair, separator) for other in others for pair in ((other, *fields), (*fields, other))]
         best = await self._best(pilot, joined)
         if best is not pilot:
-            best = await self._best(best, [Source(self.source.fields, other) for other in SEPARATORS])
+            best = await self._best(best, [Origin(self.source.fields, other) for other in SEPARATORS])
         return best
 
-    async def _best(self, pilot: Agreement, sources: Sequence[Source]) -> Agreement:
+    async def _best(self, pilot: Agreement, sources: Sequence[Origin]) -> Agreement:
         for source in sources:
             found = await self._try(source, self.reading, PILOT)
             if found.rows >= MIN_ROWS and found.agreement > pilot.agreement + BETTER:
                 pilot, self.source = found, source
         return pilot
 
-    async def _try(self, source: Source, reading: Reading, count: int) -> Agreement:
+    async def _try(self, source: Origin, reading: Reading, count: int) -> Agreement:
         texts = [reading.of(text) for _, text in self._rows(source)[:count]]
         made = self._made.get((source, reading), np.empty((0, self._info.dimension), np.float32))
         while len(made) < len(texts):
@@ -157,11 +157,11 @@ class Trial:
             return await self._runtime.inference.embed(self._info.name, texts, task)
         return (await embedding.embed(self._runtime, self._info.name, texts, task)).vectors
 
-    def _compared(self, source: Source, made: Vectors) -> Agreement:
+    def _compared(self, source: Origin, made: Vectors) -> Agreement:
         rows = [row for row, _ in self._rows(source)[: len(made)]]
         return compare(self._drawn.vectors[rows], made[:, : self._drawn.config.dimension])
 
-    def _rows(self, source: Source) -> list[tuple[int, str]]:
+    def _rows(self, source: Origin) -> list[tuple[int, str]]:
         """Rows that have all of the source, with its text, no text twice: equal ones could not find themselves."""
         longest = self._runtime.settings.max_text_chars - len("passage: ")
         found: dict[str, int] = {}
