@@ -1,6 +1,6 @@
 """One service tried on drawn rows: which field, read in which way, gives vectors closest to those that are stored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,15 +87,16 @@ class Trial:
         self.reading = DOCUMENT
 
     async def run(self) -> None:
-        """Choose source and reading by a few rows, then embed all."""
-        pilot = await self._choose_field()
-        if SIGNAL <= pilot.agreement < SAME:
-            pilot = await self._choose_reading(pilot)
-        while SIGNAL <= pilot.agreement < SAME and len(self.source.fields) < MOST_JOINED:
-            better = await self._join(pilot)
-            if better is pilot:
-                break
-            pilot = better
+        """Choose source and reading by a few rows, step by step to what agrees better; then embed all."""
+        pilot, before = await self._choose_field(), None
+        while pilot is not before and SIGNAL <= pilot.agreement < SAME:
+            before, ways = pilot, list(self._ways())
+            for source, reading in ways:
+                found = await self._try(source, reading, PILOT)
+                if found.rows >= MIN_ROWS and found.agreement > pilot.agreement + BETTER:
+                    pilot, self.source, self.reading = found, source, reading
+                if pilot.agreement >= SAME:
+                    break
         await self._try(self.source, self.reading, self._runtime.settings.proof_rows)
 
     def numbers(self) -> Agreement | None:
@@ -116,32 +117,17 @@ class Trial:
         pilot, self.source = tried[0]
         return pilot
 
-    async def _choose_reading(self, pilot: Agreement) -> Agreement:
-        for reading in READINGS:
-            found = await self._try(self.source, reading, PILOT)
-            if found.agreement > pilot.agreement + BETTER:
-                pilot, self.reading = found, reading
-            if pilot.agreement >= SAME:
-                break
-        return pilot
-
-    async def _join(self, pilot: Agreement) -> Agreement:
-        """The same numbers where no field beside the source makes it better."""
-        fields = self.source.fields
-        others = [source.fields[0] for source in self._sources if source.fields[0] not in fields][:MOST_PARTNERS]
-        separator = self.source.separator
-        joined = [Origin(pair, separator) for other in others for pair in ((other, *fields), (*fields, other))]
-        best = await self._best(pilot, joined)
-        if best is not pilot:
-            best = await self._best(best, [Origin(self.source.fields, other) for other in SEPARATORS])
-        return best
-
-    async def _best(self, pilot: Agreement, sources: Sequence[Origin]) -> Agreement:
-        for source in sources:
-            found = await self._try(source, self.reading, PILOT)
-            if found.rows >= MIN_ROWS and found.agreement > pilot.agreement + BETTER:
-                pilot, self.source = found, source
-        return pilot
+    def _ways(self) -> Iterator[tuple[Origin, Reading]]:
+        """What differs in one thing from what is best so far: in reading, in the separator, or by one field more."""
+        source, reading = self.source, self.reading
+        yield from ((source, other) for other in (DOCUMENT, *READINGS))
+        if len(source.fields) > 1:
+            yield from ((Origin(source.fields, separator), reading) for separator in SEPARATORS)
+        if len(source.fields) < MOST_JOINED:
+            others = [each.fields[0] for each in self._sources if each.fields[0] not in source.fields]
+            for other in others[:MOST_PARTNERS]:
+                for fields in ((other, *source.fields), (*source.fields, other)):
+                    yield Origin(fields, source.separator), reading
 
     async def _try(self, source: Origin, reading: Reading, count: int) -> Agreement:
         texts = [reading.of(text) for _, text in self._rows(source)[:count]]
