@@ -125,6 +125,9 @@ def test_require_refuses_a_mismatch_and_the_unknown_and_changes_nothing(api: Api
         False, ["proof_unknown", "proof_mismatch"],
     )  # fmt: skip
     assert state(conninfo, api.namespace) == before
+    rehearsed = api("POST", f"/namespaces/{api.namespace}/promote", {**body, "dry_run": "rehearse"})
+    assert (rehearsed["verdict"], rehearsed["error"]["code"]) == ("refused", "proof_unknown")
+    assert state(conninfo, api.namespace) == before
     good = {"verify": "require", "vector_mappings": [mapping(MINILM), mapping(E5, "w")]}
     assert [proof["verdict"] for proof in api.promote(good)["proofs"]] == ["match", "match"]
 
