@@ -11,6 +11,7 @@ from app.api import (
     aggregation,
     batches,
     buckets,
+    dead_work,
     document_changes,
     document_lists,
     documents,
@@ -30,6 +31,8 @@ from app.api import (
     search,
     stages,
     uploads,
+    tasks,
+    vector_indexes,
 )
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
@@ -73,6 +76,9 @@ def create_app(
             namespace_lists.router,
             namespace_operations.router,
             promotion.router,
+            vector_indexes.router,
+            dead_work.router,
+            tasks.router,
             documents.router,
             document_changes.router,
             document_lists.router,

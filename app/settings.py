@@ -179,6 +179,13 @@ class Settings(BaseSettings):
     )
     adaptive_index_documents: int = Field(10_000, ge=0, description="Documents below which none is.")
     index_build_memory_mb: int = Field(256, ge=16, description="`maintenance_work_mem` of an index build.")
+    index_build_workers: int = Field(
+        2,
+        ge=0,
+        le=64,
+        description="Processes that help with an index build, at most (`max_parallel_maintenance_workers`); the "
+        "server's `max_parallel_workers` and the build's memory bound them, too.",
+    )
     index_build_timeout_s: int = Field(6 * 3600, ge=60, description="Longest build of one vector index.")
 
     # Work: what is embedded and extracted in the background

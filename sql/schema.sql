@@ -785,6 +785,36 @@ COMMENT ON COLUMN pgretrieve.idempotency_keys.response IS 'What was answered.';
 
 COMMENT ON COLUMN pgretrieve.idempotency_keys.created_at IS 'When.';
 
+CREATE VIEW pgretrieve.index_builds AS
+ SELECT n.namespace_id,
+    c.relname AS index_name,
+    p.phase,
+    p.tuples_done,
+    p.tuples_total,
+    p.blocks_done,
+    p.blocks_total
+   FROM (((pg_stat_progress_create_index p
+     JOIN pg_class c ON ((c.oid = p.index_relid)))
+     JOIN pg_namespace s ON ((s.oid = c.relnamespace)))
+     JOIN pgretrieve.namespaces n ON ((n.schema_name = s.nspname)))
+  WHERE (p.datname = current_database());
+
+COMMENT ON VIEW pgretrieve.index_builds IS 'Index builds that run now, and how far each is in its phase.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.index_name IS 'The index that is being built.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.phase IS 'What PostgreSQL is doing: waiting for writers, loading tuples, validating, ….';
+
+COMMENT ON COLUMN pgretrieve.index_builds.tuples_done IS 'Rows that are in the index, of this phase.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.tuples_total IS 'Rows that there are, where the phase knows it; else 0.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.blocks_done IS 'Blocks that were read, of this phase.';
+
+COMMENT ON COLUMN pgretrieve.index_builds.blocks_total IS 'Blocks that are to be read; 0 where the phase reads none.';
+
 CREATE TABLE pgretrieve.inference_services (
     name text NOT NULL,
     provider text NOT NULL,
@@ -833,6 +863,20 @@ COMMENT ON COLUMN pgretrieve.lexical_indexes.fields IS 'What is indexed: [{field
 COMMENT ON COLUMN pgretrieve.lexical_indexes.state IS 'building or ready.';
 
 COMMENT ON COLUMN pgretrieve.lexical_indexes.created_at IS 'When these fields were declared.';
+
+CREATE TABLE pgretrieve.loose_indexes (
+    namespace_id text NOT NULL,
+    index_name text NOT NULL,
+    noted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.loose_indexes IS 'Vector indexes that may exist in PostgreSQL without being in force: being built, left over, or replaced.';
+
+COMMENT ON COLUMN pgretrieve.loose_indexes.namespace_id IS 'The namespace, in whose schema it is.';
+
+COMMENT ON COLUMN pgretrieve.loose_indexes.index_name IS 'Its name in that schema.';
+
+COMMENT ON COLUMN pgretrieve.loose_indexes.noted_at IS 'Since when.';
 
 CREATE TABLE pgretrieve.namespace_identifiers (
     identifier text NOT NULL,
@@ -1387,6 +1431,9 @@ ALTER TABLE ONLY pgretrieve.inference_services
 ALTER TABLE ONLY pgretrieve.lexical_indexes
     ADD CONSTRAINT lexical_indexes_pkey PRIMARY KEY (namespace_id);
 
+ALTER TABLE ONLY pgretrieve.loose_indexes
+    ADD CONSTRAINT loose_indexes_pkey PRIMARY KEY (namespace_id, index_name);
+
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_pkey PRIMARY KEY (identifier);
 
@@ -1508,6 +1555,9 @@ ALTER TABLE ONLY pgretrieve.idempotency_keys
 
 ALTER TABLE ONLY pgretrieve.lexical_indexes
     ADD CONSTRAINT lexical_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.loose_indexes
+    ADD CONSTRAINT loose_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;

@@ -9,6 +9,8 @@ import httpx
 import jsonschema_rs
 
 PARAMETER = re.compile(r"\\{[^}]*\}")
+# What ids or names that may hold slashes are of.
+WITH_SLASHES = ("documents", re.escape("vector-indexes"))
 # Of requests that no operation is declared for.
 NOT_AN_OPERATION = {404, 405}
 # Of those of the public API that this server does not have, among them paths below a retriever's or document's id.
@@ -24,10 +26,12 @@ def document(root: str) -> dict[str, Any]:
 
 @cache
 def _paths(root: str) -> list[tuple[re.Pattern[str], str]]:
-    """The paths as patterns, those with the fewest parameters first; a document's id may hold slashes."""
+    """The paths as patterns, those with the fewest parameters first."""
     found = []
     for path in sorted(document(root)["paths"], key=lambda path: (path.count("{"), -len(path))):
-        pattern = PARAMETER.sub("[^/]+", re.escape(path)).replace("/documents/[^/]+", "/documents/.+")
+        pattern = PARAMETER.sub("[^/]+", re.escape(path))
+        for resource in WITH_SLASHES:
+            pattern = pattern.replace(f"/{resource}/[^/]+", f"/{resource}/.+")
         found.append((re.compile(pattern), path))
     return found
 

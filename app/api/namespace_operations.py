@@ -20,13 +20,15 @@ EXACT = "These are searched exactly and have no index: {}."
 
 
 class EnsuredIndexes(msgspec.Struct, kw_only=True):
-    """`ensured` indexes are there and valid; `rebuilt` ones are being built by the job; `created` is both."""
+    """`ensured` indexes are there and valid; `rebuilt` ones are being built by the job; `created` is both. `task_ids`
+    tell how far each vector index is."""
 
     namespace_id: str
     ensured: list[str]
     rebuilt: list[str]
     skipped: list[str]
     created: list[str]
+    task_ids: dict[str, str]
     warnings: list[str]
 
 
@@ -75,7 +77,10 @@ class CloneAnswer(msgspec.Struct, kw_only=True):
 async def ensure_indexes(
     namespace_id: FromPath[str], runtime: RuntimeDep, force_rebuild: FromQuery[bool] = False
 ) -> EnsuredIndexes:
-    """Check all indexes, and have jobs build those that are missing, invalid or failed; or all of them."""
+    """Check all indexes, and have jobs build those that are missing, invalid or failed; or all of them.
+
+    A vector index that is there and valid is searched until another has been built beside it.
+    """
     found = await giving_way(
         runtime, namespace_id, lambda conn: index_repair.ensure(conn, namespace_id, rebuild=force_rebuild)
     )
@@ -86,6 +91,7 @@ async def ensure_indexes(
         rebuilt=found.rebuilt,
         skipped=[*found.building, *found.exact, *found.without],
         created=[*found.ensured, *found.rebuilt],
+        task_ids=found.tasks,
         warnings=[reason.format(", ".join(names)) for reason, names in reasons.items() if names],
     )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 UPSERT = "Upsert documents by POST /v1/namespaces/{namespace_id}/documents/upsert."
-AT_ONCE = "Everything here is done when it is answered."
 WHOLE = "Retrievers search a whole namespace, or the collections that their documents name."
 VERSIONS = "GET /v1/retrievers/{retriever_id}/versions has what is kept."
 EXTRACTORS = "GET /v1/collections/features/extractors lists those that come with this server."
@@ -31,7 +30,6 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("batches of buckets", UPSERT, "buckets/*/batches/**"),
     ("objects beside their buckets", "See /v1/buckets/{bucket_id}/objects.", "objects/**"),
     ("batches of objects", UPSERT, "batches/**"),
-    ("tasks", AT_ONCE, "tasks/**"),
     ("imports into collections", UPSERT, "collections/import/* collections/*/import"),
     ("features of collections", EXTRACTORS, "collections/features collections/*/features"),
     ("feature extractors of one's own", EXTRACTORS, "extractors/**"),

@@ -200,6 +200,11 @@ def _problems(error: msgspec.ValidationError, model: Any) -> list[Problem]:
     return [Problem(tuple(location), "bad_type", f"{message}.")]
 
 
+def has_namespace(request: Request[Any, Any, Any]) -> bool:
+    """Whether the request names a namespace: for what concerns all of them otherwise."""
+    return bool(request.headers.get("x-namespace") or request.query_params.get("namespace"))
+
+
 def namespace_of(request: Request[Any, Any, Any]) -> str:
     """The namespace of a request: the header `X-Namespace` (read as UTF-8 where it is that), else `?namespace=`."""
     header = request.headers.get("x-namespace", "")

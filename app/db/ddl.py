@@ -116,13 +116,17 @@ async def create_index(conn: AsyncConnection, schema: str, config: VectorConfig,
 async def create_index_concurrently(
     conn: AsyncConnection, schema: str, config: VectorConfig, settings: Settings
 ) -> None:
-    """Build the index beside readers and writers, on a connection in autocommit; a left-over is dropped first."""
-    index = vector_index(schema, config, settings)
-    if index is None:
-        return
+    """Build the index beside readers and writers, on a connection in autocommit."""
+    if (index := vector_index(schema, config, settings)) is not None:
+        index.dialect_options["postgresql"]["concurrently"] = True
+        await conn.execute(CreateIndex(index))
+
+
+async def drop_index_concurrently(conn: AsyncConnection, schema: str, index_name: str) -> None:
+    """Drop an index, if it is there, beside readers and writers, on a connection in autocommit."""
+    index = sa.Index(index_name, documents_table(schema, ()).c.document_id)
     index.dialect_options["postgresql"]["concurrently"] = True
     await conn.execute(DropIndex(index, if_exists=True))
-    await conn.execute(CreateIndex(index))
 
 
 async def add_vector_columns(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:

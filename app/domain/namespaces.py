@@ -253,6 +253,16 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     return Catalog(**{**row, **found, "payload_indexes": indexes, "sources": sources})
 
 
+def state_of(catalog: Catalog) -> dict[str, Any]:
+    """What audit rows hold of a namespace, before and after a change."""
+    return {
+        "mode": catalog.mode,
+        "version": catalog.version,
+        "vector_configs": [asdict(config) for config in catalog.vector_configs],
+        "vector_inference_map": dict(catalog.inference_map),
+    }
+
+
 async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:
     """The same, kept from changing until the transaction ends."""
     name = "lock_namespace" if exclusive else "share_namespace"

@@ -36,6 +36,11 @@ class Wishes:
 
 NO_WISHES = Wishes()
 SKIPPED = {"empty_query": "its query is empty", "empty_index": "no document has a vector in its index"}
+LACKING: Mapping[str | None, str] = {
+    "building": "The index {!r} is being built; until it is ready, its searches are exact, and slower.",
+    "failed": "The index {!r} could not be built; its searches are exact, and slower. "
+    "POST /v1/namespaces/…/ensure-indexes builds it.",
+}
 # Workers that a plan has ready, though it may not need them, take 5 ms to start; and compiling takes 10 ms.
 ALONE = {"max_parallel_workers_per_gather": "0", "jit": "off"}
 WORTH_WORKERS = 50_000
@@ -243,11 +248,18 @@ def report(planned: Planned, prefix: str, told: Mapping[str, Mapping[str, Any]])
         if shape.prefix == prefix:
             choice = planned.choices.get(shape.key)
             about = {"index": shape.index, "asked": shape.rows, "plan": choice.strategy if choice else "exact"}
+            if shape.lacking is not None:
+                about["index_state"] = shape.lacking
             if choice is not None and shape.kept is not None:
                 about["estimated"] = choice.estimated
             searches.append({"search": shape.number, **about, **_told_of(shape, told)})
     found = dict(told.get(prefix, {}))
     return {**found, "searches": searches} if searches else found
+
+
+def lacks(planned: Planned) -> list[str]:
+    """Which indexes are not there to be searched by, for the answer's `warnings`."""
+    return [LACKING[shape.lacking].format(shape.index) for shape in planned.plan.shapes if shape.lacking in LACKING]
 
 
 def refuse_missing(told: Mapping[str, Mapping[str, Any]]) -> None:

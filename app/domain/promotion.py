@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
+from app.domain.index_repair import defer_build
 from app.domain.namespaces import (
     NewVector,
     as_configs,
@@ -19,12 +20,12 @@ from app.domain.namespaces import (
     insert_mappings,
     load_catalog,
     lock_catalog,
+    state_of,
     watch_sources,
 )
 from app.domain.services import held
 from app.errors import Conflict, Problem, Problems
 from app.inference.base import ServiceInfo
-from app.jobs import queue
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.settings import Settings
 
@@ -165,13 +166,11 @@ async def promote(
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
-    audit |= {"before": as_json(_state(before)), "after": as_json(_state(after))}
+    audit |= {"before": as_json(state_of(before)), "after": as_json(state_of(after))}
     await conn.execute(statement("insert_promotion"), audit)
     for config in decision.new_configs:
         if config.index_state == "building":
-            arguments = {"namespace_id": namespace_id, "name": config.name}
-            # One after another: two concurrent builds on one table end in a deadlock.
-            await queue.defer(conn, "build_index", arguments, lock=f"build_index:{namespace_id}")
+            await defer_build(conn, namespace_id, config.name)
     # The table last, for its lock shuts out readers, too, until the transaction ends; the strongest lock on it first,
     # for one that has to grow can deadlock.
     if decision.new_configs:
@@ -181,13 +180,6 @@ async def promote(
     return after
 
 
-def _state(catalog: Catalog) -> dict[str, Any]:
-    return {
-        "mode": catalog.mode,
-        "version": catalog.version,
-        "vector_configs": [asdict(config) for config in catalog.vector_configs],
-        "vector_inference_map": dict(catalog.inference_map),
-    }
 
 
 def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:

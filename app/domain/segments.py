@@ -84,7 +84,7 @@ class Run:
             self.runtime, self.prepared, request, n, given, page or Page(limit=most), self._left(), self.timings
         )
         self.ran.plans.append(planned.plan)
-        self.ran.warnings += planned.warnings
+        self.ran.warnings += [*planned.warnings, *planning.lacks(planned)]
         took = self.timings.phases["db"] - started
         for m, (step, count) in enumerate(zip(segment.steps, found.counts, strict=True)):
             told = planning.report(planned, f"s{segment.first + m + 1}", found.told)

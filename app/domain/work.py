@@ -4,9 +4,9 @@ A claim is a lease: a worker that is gone loses it by time, and what comes anew 
 ends later ends nothing. Nothing here calls a provider.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.statements import as_json, statement
 from app.errors import PgretrieveError, Unavailable
 from app.jobs import queue
+from app.retrieval.catalog import Catalog
 from app.settings import Settings
 
 # Seconds before the second try; doubled with each one, up to five minutes.
@@ -32,6 +33,21 @@ class Claimed:
     subject: str
     attempts: int
     lease: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A dead letter; its target is the vector index, by name, or the collection."""
+
+    work_id: int
+    kind: str
+    target: str
+    subject: str
+    attempts: int
+    failed_at: datetime
+    error: Mapping[str, str]
+    task_id: str | None
+    created_at: datetime
 
 
 async def claim(
@@ -109,6 +125,24 @@ async def redrive(
     if count:
         await conn.execute(statement("defer_work"), {"namespace_id": namespace_id})
     return count
+
+
+async def list_dead(conn: AsyncConnection, catalog: Catalog, after: int, size: int) -> tuple[list[Dead], int]:
+    """Dead letters after that number, the oldest first; and how many there are in all."""
+    binds = {"namespace_id": catalog.namespace_id, "after": after, "size": size}
+    names = {config.column: config.name for config in (*catalog.vector_configs, *catalog.shadows)}
+    found = [Dead(*row) for row in await conn.execute(statement("list_dead_work"), binds)]
+    shown = [
+        replace(dead, target=names.get(dead.target, dead.target)) if dead.kind == "embed" else dead for dead in found
+    ]
+    total: int = (await conn.execute(statement("count_dead_work"), {"namespace_id": catalog.namespace_id})).scalar_one()
+    return shown, total
+
+
+def target_of(catalog: Catalog, name: str) -> str:
+    """What the work table calls a vector index, or a collection."""
+    configs = (*catalog.vector_configs, *catalog.shadows)
+    return next((config.column for config in configs if config.name == name), name)
 
 
 async def _counted(conn: AsyncConnection, name: str, binds: dict[str, Any]) -> None:

@@ -2,31 +2,32 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import procrastinate
-from procrastinate import RetryStrategy
+from procrastinate import JobContext, RetryStrategy
 from sqlalchemy import make_url, pool
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.db.ddl import create_index_concurrently
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import lexical, payload_builds, work, working
+from app.domain import index_builds, index_repair, lexical, payload_builds, work, working
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
-from app.retrieval.catalog import FieldIndex, IndexState
+from app.retrieval.catalog import FieldIndex
 from app.settings import Settings
 
+# After the first try.
+BUILD_RETRIES = 3
 log = logging.getLogger(__name__)
 
 
 def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
     """Give the worker its tasks. `url` is the direct one: index builds hold a connection for hours."""
     _register_work(app, runtime)
+    _register_vector_indexes(app, url, runtime)
     _register_indexes(app, url, runtime.settings)
     _register_upkeep(app, url, runtime.settings)
 
@@ -43,11 +44,28 @@ def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
             await work.sweep(conn, runtime.settings)
 
 
-def _register_indexes(app: procrastinate.App, url: str, settings: Settings) -> None:
-    @app.task(name="build_index", retry=RetryStrategy(max_attempts=3, wait=5))
-    async def build(namespace_id: str, name: str) -> None:
-        await build_index(url, settings, namespace_id, name)
+def _register_vector_indexes(app: procrastinate.App, url: str, runtime: Runtime) -> None:
+    @app.task(name="build_index", pass_context=True, retry=RetryStrategy(max_attempts=BUILD_RETRIES, wait=5))
+    async def build(context: JobContext, namespace_id: str, name: str, task_id: str | None = None) -> None:
+        last = context.job.attempts >= BUILD_RETRIES
+        async with connecting(url, runtime.settings) as conn:
+            await index_builds.run(runtime, conn, namespace_id, name, task_id, last=last)
 
+    @app.task(name="drop_loose_indexes", retry=RetryStrategy(max_attempts=3, wait=5))
+    async def drop_loose(namespace_id: str) -> None:
+        async with connecting(url, runtime.settings) as conn:
+            with suppress(NotFound):  # deleted meanwhile, with all its indexes
+                dropped = await index_builds.drop_loose(conn, await load_catalog(conn, namespace_id))
+                log.info("dropped what builds had left in %s: %s", namespace_id, ", ".join(dropped) or "nothing")
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="sweep_indexes", queueing_lock="sweep_indexes", lock="sweep_indexes")
+    async def sweep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with transaction(runtime.engine, runtime.settings) as conn:
+            await index_repair.defer_sweeps(conn)
+
+
+def _register_indexes(app: procrastinate.App, url: str, settings: Settings) -> None:
     @app.task(name="build_payload_index", retry=RetryStrategy(max_attempts=3, wait=5))
     async def build_payload(namespace_id: str, number: int) -> None:
         async with connecting(url, settings) as conn:
@@ -96,12 +114,6 @@ async def revive_jobs(app: procrastinate.App) -> int:
     return len(stalled)
 
 
-async def build_index(url: str, settings: Settings, namespace_id: str, name: str) -> None:
-    """Build a vector index beside readers and writers, and tell the catalog how it ended."""
-    async with connecting(url, settings) as conn:
-        await _build(conn, settings, namespace_id, name)
-
-
 @asynccontextmanager
 async def connecting(url: str, settings: Settings) -> AsyncIterator[AsyncConnection]:
     """A connection of the job's own, in autocommit, with the limits of index builds."""
@@ -110,6 +122,7 @@ async def connecting(url: str, settings: Settings) -> AsyncIterator[AsyncConnect
     engine = create_async_engine(target, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments)
     limits = {
         "memory": f"{settings.index_build_memory_mb}MB",
+        "workers": str(settings.index_build_workers),
         "timeout": f"{settings.index_build_timeout_s}s",
     }
     try:
@@ -118,28 +131,3 @@ async def connecting(url: str, settings: Settings) -> AsyncIterator[AsyncConnect
             yield conn
     finally:
         await engine.dispose()
-
-
-async def _build(conn: AsyncConnection, settings: Settings, namespace_id: str, name: str) -> None:
-    try:
-        catalog = await load_catalog(conn, namespace_id)
-    except NotFound:
-        return  # deleted since the job was deferred
-    config = catalog.by_name.get(name)
-    if config is None:
-        return
-    try:
-        await create_index_concurrently(conn, catalog.schema, config, settings)
-    except DBAPIError:
-        await conn.rollback()  # gives a new connection where the server ended this one
-        await _set_state(conn, namespace_id, name, "failed")
-        raise
-    place = {"schema": catalog.schema, "index_name": config.index_name}
-    valid = (await conn.execute(statement("index_is_valid"), place)).scalar_one()
-    await _set_state(conn, namespace_id, name, "ready" if valid else "failed")
-    log.info("built index %s of %s: %s", name, namespace_id, "ready" if valid else "invalid")
-
-
-async def _set_state(conn: AsyncConnection, namespace_id: str, name: str, state: IndexState) -> None:
-    # One statement, so that in autocommit the state and the version change together.
-    await conn.execute(statement("finish_index"), {"namespace_id": namespace_id, "name": name, "state": state})

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.types import TypeEngine
 
+from app.retrieval.catalog import IndexState
+
 
 def keep(value: Any) -> Any:
     """The converter of values that the driver takes as they are."""
@@ -104,6 +106,7 @@ class SearchShape:
     kept: Estimate | None = None
     ready: bool = False
     served: bool = False
+    lacking: IndexState | None = None  # why it is not ready, where an index would serve the search
 
     @property
     def key(self) -> str:

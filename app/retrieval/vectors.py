@@ -199,7 +199,7 @@ def _checked(vector: Vector, config: VectorConfig) -> Vector:
             what = "zero vector" if norm == 0.0 else "vector whose length overflows float32"
             raise ValueError(f"a {what} has no direction, so no cosine; scale it or use another metric")
     if config.index_method == "hnsw_halfvec" and float(np.abs(vector).max()) > HALF_MAX:
-        raise ValueError(f"indexes above {MAX_HNSW_VECTOR} dimensions hold half precision, at most ±{HALF_MAX:.0f}")
+        raise ValueError(f"the index {config.name!r} holds half precision, at most ±{HALF_MAX:.0f}")
     return vector
 
 

@@ -117,8 +117,10 @@ INSERT INTO pgretrieve.promotions (namespace_id, promoted_by, request, before, a
 VALUES (:namespace_id, :promoted_by, CAST(:request AS jsonb), CAST(:before AS jsonb), CAST(:after AS jsonb));
 
 -- set_build_limits --
--- For the session of an index build, which cannot run in a transaction.
-SELECT set_config('maintenance_work_mem', :memory, false), set_config('statement_timeout', :timeout, false);
+-- For the session of an index build, which cannot run in a transaction. A build whose worker is gone ends by itself.
+SELECT set_config('maintenance_work_mem', :memory, false), set_config('statement_timeout', :timeout, false),
+    set_config('max_parallel_maintenance_workers', :workers, false),
+    set_config('client_connection_check_interval', '10s', false);
 
 -- finish_index --
 -- How a build ended, and a new version of the catalog with it, so that plans are compiled anew.
@@ -146,11 +148,6 @@ WHERE namespace_id = :namespace_id;
 
 -- forget_namespace_names --
 DELETE FROM pgretrieve.namespace_identifiers WHERE namespace_id = :namespace_id AND identifier <> namespace_id;
-
--- pending_builds --
--- The vector configs whose index builds wait or run.
-SELECT DISTINCT args->>'name' FROM pgretrieve_queue.procrastinate_jobs
-WHERE task_name = 'build_index' AND status IN ('todo', 'doing') AND args->>'namespace_id' = :namespace_id;
 
 -- copy_namespace --
 -- Vector configs, mappings, declared payload indexes and retrievers of one namespace for another. Retrievers get ids of

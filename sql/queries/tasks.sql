@@ -2,17 +2,21 @@
 INSERT INTO pgretrieve.tasks (task_id, namespace_id, kind, subject, total, about, created_by)
 VALUES (:task_id, :namespace_id, :kind, :subject, :total, CAST(:about AS jsonb), :created_by);
 
--- find_task --
-SELECT task_id, namespace_id, kind, subject, status, total, done, failed, about, state, error, cancel_requested,
-    created_by, created_at, started_at, finished_at
-FROM pgretrieve.tasks WHERE task_id = :task_id
-    AND (CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[])));
-
 -- begin_task --
 -- No row where it has ended, or is to end.
 UPDATE pgretrieve.tasks SET status = 'IN_PROGRESS', started_at = coalesce(started_at, now())
 WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') AND NOT cancel_requested
 RETURNING task_id;
+
+-- task_is_open --
+-- Whether whoever does it is to go on.
+SELECT EXISTS (SELECT FROM pgretrieve.tasks
+    WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') AND NOT cancel_requested);
+
+-- open_builds --
+-- The vector indexes of a namespace that are being built, or will be, and the task of each.
+SELECT subject, task_id FROM pgretrieve.tasks
+WHERE namespace_id = :namespace_id AND kind IN ('build_index', 'rebuild_index') AND status IN ('PENDING', 'IN_PROGRESS');
 
 -- advance_task --
 -- Where it goes on after an interruption, and how far it is; no row where it is to end.

@@ -77,8 +77,11 @@ tasks AS (
     FROM (SELECT task_id, count(*) AS n FROM alive GROUP BY task_id) counted WHERE t.task_id = counted.task_id)
 SELECT count(*) FROM alive;
 
+-- count_dead_work --
+SELECT count(*) FROM pgretrieve.work WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL;
+
 -- list_dead_work --
-SELECT work_id, kind, target, subject, attempts, failed_at, error, created_at FROM pgretrieve.work
+SELECT work_id, kind, target, subject, attempts, failed_at, error, task_id, created_at FROM pgretrieve.work
 WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL AND work_id > :after ORDER BY work_id LIMIT :size;
 
 -- defer_work --

@@ -44,7 +44,6 @@ def test_every_operation_of_the_client_is_there_or_named() -> None:
         ("POST", "/buckets/b/objects/aggregate", "aggregations of objects"),
         ("GET", "/buckets/b/syncs/s", "syncs of buckets"),
         ("POST", "/buckets/b/uploads/confirm/batch", "confirming uploads in batches"),
-        ("POST", "/tasks/list", "tasks"),
         ("GET", "/collections/c", "managing collections"),
         ("GET", "/retrievers/typeahead?q=a", "typeahead"),
         ("POST", "/retrievers/benchmarks", "benchmarks of retrievers"),
@@ -82,5 +81,5 @@ def test_clients_are_told_and_do_not_try_again(client: Mixpeek, generated: Calla
         client.collections.list()
     assert (refused.value.status, refused.value.retryable) == (501, False)
     with pytest.raises(ServiceException) as answered:
-        mixpeek.TasksApi(generated()).get_task("t")
+        mixpeek.CollectionsApi(generated()).get_collection("c")
     assert answered.value.status == 501

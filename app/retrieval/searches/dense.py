@@ -56,7 +56,8 @@ class Nearest:
         return self._completed(near, to)
 
     def _shape(self, to: Lowering) -> SearchShape:
-        ready = self.whole and self.config.index_state == "ready" and self.config.index_method != "exact"
+        wanted = self.whole and self.config.index_method != "exact"
+        ready = wanted and self.config.index_state == "ready"
         column = to.catalog.documents.c[self.config.column]
         counted: sa.Select[Any] = (
             sa.select(sa.literal_column("1")).select_from(to.catalog.documents).where(column.is_not(None))
@@ -68,7 +69,15 @@ class Nearest:
             text = render(counted.where(*self.where(aside, True)))
             kept = Estimate(text, tuple(aside.binds.found.values()))
         return SearchShape(
-            to.prefix, self.number, self.config.name, self.rows, documents, kept, ready=ready, served=self.served
+            to.prefix,
+            self.number,
+            self.config.name,
+            self.rows,
+            documents,
+            kept,
+            ready=ready,
+            served=self.served,
+            lacking=self.config.index_state if wanted and not ready else None,
         )
 
     def _exact(self, to: Lowering, *more: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -77,7 +77,8 @@ class MaxSim:
 
     def _shape(self, to: Lowering) -> SearchShape:
         """Sizes are in vectors, for those are what is read."""
-        ready = self.whole and self.config.index_state == "ready" and self.config.index_method != "exact"
+        wanted = self.whole and self.config.index_method != "exact"
+        ready = wanted and self.config.index_state == "ready"
         side, documents = to.catalog.side(self.config).alias("m"), to.catalog.documents
         vectors: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(side)
         kept = None
@@ -87,7 +88,9 @@ class MaxSim:
             text = render(joined.where(*self.where(aside, True)))
             kept = Estimate(text, tuple(aside.binds.found.values()))
         stored = Estimate(render(vectors), ())
-        return SearchShape(to.prefix, self.number, self.config.name, self.near, stored, kept, ready, self.served)
+        lacking = self.config.index_state if wanted and not ready else None
+        name = self.config.name
+        return SearchShape(to.prefix, self.number, name, self.near, stored, kept, ready, self.served, lacking)
 
     def _kept(self, to: Lowering, name: str, *where: sa.ColumnElement[bool]) -> sa.Subquery:
         documents = to.catalog.documents

@@ -1,0 +1,2 @@
+DROP VIEW pgretrieve.index_builds;
+DROP TABLE pgretrieve.loose_indexes;
