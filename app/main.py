@@ -30,8 +30,8 @@ from app.api import (
     retrievers,
     search,
     stages,
-    uploads,
     tasks,
+    uploads,
     vector_indexes,
 )
 from app.api import keys as api_keys

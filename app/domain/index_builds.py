@@ -48,20 +48,20 @@ async def run(
         return
     try:
         new = await _built(runtime, conn, catalog, config, await tasks.find(conn, task_id))
+        await _put_in_force(runtime, catalog, config, new, task_id)
     except (DBAPIError, PgretrieveError) as error:
         if await _failed(conn, catalog, name, task_id, error, last=last):
             log.info("the build of index %s of %s was cancelled", name, namespace_id)
             return
         raise
-    await _put_in_force(runtime, catalog, config, new, task_id)
     await _let_go(conn, catalog, name)
     log.info("built index %s of %s: %s", name, namespace_id, new.index_name)
 
 
-async def _let_go(conn: AsyncConnection, catalog: Catalog, name: str) -> None:
+async def _let_go(conn: AsyncConnection, catalog: Catalog, name: str, *, keep: str | None = None) -> None:
     """Where nothing is in force and nobody builds it, the catalog says so; what is loose is dropped."""
     await conn.execute(statement("give_up_building"), {"namespace_id": catalog.namespace_id, "name": name})
-    await drop_loose(conn, catalog)
+    await drop_loose(conn, catalog, keep=keep)
 
 
 async def _built(
@@ -149,24 +149,30 @@ async def _audit(conn: AsyncConnection, before: Catalog, after: Catalog, task: T
 async def _failed(
     conn: AsyncConnection, catalog: Catalog, name: str, task_id: str, error: Exception, *, last: bool
 ) -> bool:
-    """Leave nothing behind; and where it is not tried again, say so. Whether it was cancelled."""
+    """Leave nothing behind but what the next try can use; and where there is none, say so. Whether it was cancelled."""
     await conn.rollback()  # gives a new connection where the server ended this one
-    cancelled = not await tasks.is_open(conn, task_id)
-    if last and not cancelled:
+    cancelled, whole = not await tasks.is_open(conn, task_id), None
+    if not last and not cancelled:
+        begun = (await tasks.find(conn, task_id)).state.get("index_name")
+        whole = begun if begun is not None and await _is_valid(conn, catalog, begun) else None
+    elif not cancelled:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         told = Unavailable(f"The index {name!r} was not built: {cause}", code="build_failed")
         await tasks.end(conn, task_id, "FAILED", told)
     try:
-        await _let_go(conn, catalog, name)
+        await _let_go(conn, catalog, name, keep=whole)
     except DBAPIError as again:
         log.warning("what the build of %s left is for the sweep: %s", name, again)
     return cancelled
 
 
-async def drop_loose(conn: AsyncConnection, catalog: Catalog) -> list[str]:
-    """Drop the indexes of a namespace that are not in force, on a connection in autocommit. For jobs of its lock alone:
-    nobody builds meanwhile."""
-    found = list((await conn.execute(statement("loose_indexes"), {"namespace_id": catalog.namespace_id})).scalars())
+async def drop_loose(conn: AsyncConnection, catalog: Catalog, *, keep: str | None = None) -> list[str]:
+    """Drop the indexes of a namespace that are not in force (but the one to `keep`), on a connection in autocommit.
+
+    For jobs of its lock alone: nobody builds meanwhile.
+    """
+    names = (await conn.execute(statement("loose_indexes"), {"namespace_id": catalog.namespace_id})).scalars()
+    found = [name for name in names if name != keep]
     for index_name in found:
         await drop_index_concurrently(conn, catalog.schema, index_name)
         place = {"namespace_id": catalog.namespace_id, "index_name": index_name}

@@ -180,8 +180,6 @@ async def promote(
     return after
 
 
-
-
 def shown(configs: Sequence[VectorConfig]) -> list[dict[str, Any]]:
     """Vector configs as answers show them; a kind is shown where it is not the public API's, dense."""
     return [

@@ -244,6 +244,25 @@ async def test_an_index_that_was_replaced_and_not_dropped_is_swept(filled: Place
     assert (built(filled), filled.loose()) == ({new: True}, [])
 
 
+async def test_an_index_that_was_built_and_not_put_in_force_is_not_built_again(filled: Place) -> None:
+    """The cut falls between the build and the switch."""
+    old, _ = await in_force(filled)
+    await change(filled, m=8)
+    with psycopg.connect(filled.url) as holder:
+        holder.execute("SELECT 1 FROM pgretrieve.namespaces FOR NO KEY UPDATE")
+        building = asyncio.create_task(filled.drain())
+        kill(filled.url, *await blocked(filled.url, holder.info.backend_pid))
+        await building
+    assert (await in_force(filled))[0] == old
+    (new,) = filled.loose()
+    assert built(filled) == {old: True, new: True}
+    made = filled.query("SELECT oid FROM pg_class WHERE relname = %s", new)
+    await filled.again()
+    assert (await in_force(filled))[0] == new
+    assert (built(filled), filled.loose()) == ({new: True}, [])
+    assert filled.query("SELECT oid FROM pg_class WHERE relname = %s", new) == made
+
+
 async def test_a_sweep_drops_neither_what_is_in_force_nor_what_somebody_made(filled: Place) -> None:
     name, _ = await in_force(filled)
     with psycopg.connect(filled.url) as conn:
