@@ -39,7 +39,7 @@ def test_the_generated_client_reads_tasks(generated: Callable[..., mixpeek.ApiCl
         status=mixpeek.TaskStatusEnum.PENDING,
         task_type=mixpeek.TaskType.MATERIALIZE,
         sort=mixpeek.SortOption(field="created_at", direction=mixpeek.SortDirection.DESC),
-        search="v",
+        search=rebuilding,
     )
     found = tasks.list_tasks(list_tasks_request=wanted, include_total=True)
     assert ([one.task_id for one in found.results], found.pagination.total) == ([rebuilding], 1)
