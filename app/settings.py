@@ -199,6 +199,9 @@ class Settings(BaseSettings):
     work_attempts: int = Field(
         20, ge=1, le=1000, description="Tries of one piece of work, with growing pauses, before it is a dead letter."
     )
+    migration_queries: int = Field(
+        200, ge=1, le=10_000, description="Queries that a migration of models samples from executions, to compare on."
+    )
     work_batch: int = Field(64, ge=1, le=2048, description="Texts that a worker takes at a time.")
 
     # Inference

@@ -878,6 +878,90 @@ COMMENT ON COLUMN pgretrieve.loose_indexes.index_name IS 'Its name in that schem
 
 COMMENT ON COLUMN pgretrieve.loose_indexes.noted_at IS 'Since when.';
 
+CREATE TABLE pgretrieve.model_migration_queries (
+    migration_id text NOT NULL,
+    query_hash text NOT NULL,
+    query text NOT NULL,
+    relevant_ids text[],
+    came_at timestamp with time zone DEFAULT now() NOT NULL,
+    compared_at timestamp with time zone,
+    overlap double precision,
+    ndcg_before double precision,
+    ndcg_after double precision
+);
+
+COMMENT ON TABLE pgretrieve.model_migration_queries IS 'The queries that a migration compares both models on: sampled while it compares, or given; deleted when it ends.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.migration_id IS 'The migration.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.query_hash IS 'SHA-256 of the query: each counts once.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.query IS 'The text that was searched for.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.relevant_ids IS 'The documents that answer it, where its giver judged; null: sampled.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.came_at IS 'When it came.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.compared_at IS 'When both models answered it.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.overlap IS 'The share of the first ten documents that both models answer.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.ndcg_before IS 'nDCG@10 of the old model, where the query was judged.';
+
+COMMENT ON COLUMN pgretrieve.model_migration_queries.ndcg_after IS 'nDCG@10 of the new model.';
+
+CREATE TABLE pgretrieve.model_migrations (
+    migration_id text NOT NULL,
+    namespace_id text NOT NULL,
+    index_name text NOT NULL,
+    from_service text,
+    to_service text NOT NULL,
+    source_field text NOT NULL,
+    gate jsonb NOT NULL,
+    rate_per_minute integer,
+    state text DEFAULT 'backfilling'::text NOT NULL,
+    task_id text,
+    metrics jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error jsonb,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT model_migrations_rate_per_minute_check CHECK ((rate_per_minute > 0)),
+    CONSTRAINT model_migrations_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'comparing'::text, 'ready'::text, 'cut_over'::text, 'rolled_back'::text, 'finished'::text, 'failed'::text, 'canceled'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.model_migrations IS 'Migrations of vector indexes from one model to another, each with a shadow column.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.migration_id IS 'Its id, mig_…; the shadow is the vector config index@id.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.index_name IS 'The vector config that is migrated.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.from_service IS 'The service before; null: callers brought the vectors.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.to_service IS 'The service after.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.source_field IS 'The payload field that the new service embeds.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.gate IS 'What must hold before a cut-over: {min_coverage, min_overlap, min_ndcg, min_queries}.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.rate_per_minute IS 'Documents a minute that the back-fill queues at most; null: no limit.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.state IS 'Where it is, see the check.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.task_id IS 'The task of its back-fill.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.metrics IS 'What was last measured: coverage, overlap and nDCG, and when.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.error IS 'Why it failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.created_by IS 'The API key (its id, never the key) that started it.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.created_at IS 'When it was started.';
+
+COMMENT ON COLUMN pgretrieve.model_migrations.changed_at IS 'When its state last changed.';
+
 CREATE TABLE pgretrieve.namespace_identifiers (
     identifier text NOT NULL,
     namespace_id text NOT NULL
@@ -1434,6 +1518,12 @@ ALTER TABLE ONLY pgretrieve.lexical_indexes
 ALTER TABLE ONLY pgretrieve.loose_indexes
     ADD CONSTRAINT loose_indexes_pkey PRIMARY KEY (namespace_id, index_name);
 
+ALTER TABLE ONLY pgretrieve.model_migration_queries
+    ADD CONSTRAINT model_migration_queries_pkey PRIMARY KEY (migration_id, query_hash);
+
+ALTER TABLE ONLY pgretrieve.model_migrations
+    ADD CONSTRAINT model_migrations_pkey PRIMARY KEY (migration_id);
+
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_pkey PRIMARY KEY (identifier);
 
@@ -1483,7 +1573,7 @@ ALTER TABLE ONLY pgretrieve.vector_changes
     ADD CONSTRAINT vector_changes_pkey PRIMARY KEY (change_id);
 
 ALTER TABLE ONLY pgretrieve.vector_configs
-    ADD CONSTRAINT vector_configs_namespace_id_column_name_key UNIQUE (namespace_id, column_name);
+    ADD CONSTRAINT vector_configs_namespace_id_column_name_key UNIQUE (namespace_id, column_name) DEFERRABLE;
 
 ALTER TABLE ONLY pgretrieve.vector_configs
     ADD CONSTRAINT vector_configs_pkey PRIMARY KEY (namespace_id, name);
@@ -1504,6 +1594,10 @@ COMMENT ON INDEX pgretrieve.blobs_used IS 'Serves sweep_blobs.';
 CREATE INDEX embedding_cache_age ON pgretrieve.embedding_cache USING btree (created_at);
 
 CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (created_at);
+
+CREATE INDEX model_migrations_namespace ON pgretrieve.model_migrations USING btree (namespace_id, migration_id);
+
+CREATE UNIQUE INDEX model_migrations_open ON pgretrieve.model_migrations USING btree (namespace_id, index_name) WHERE (state <> ALL (ARRAY['finished'::text, 'canceled'::text]));
 
 CREATE INDEX namespace_identifiers_namespace ON pgretrieve.namespace_identifiers USING btree (namespace_id);
 
@@ -1558,6 +1652,15 @@ ALTER TABLE ONLY pgretrieve.lexical_indexes
 
 ALTER TABLE ONLY pgretrieve.loose_indexes
     ADD CONSTRAINT loose_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.model_migration_queries
+    ADD CONSTRAINT model_migration_queries_migration_id_fkey FOREIGN KEY (migration_id) REFERENCES pgretrieve.model_migrations(migration_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.model_migrations
+    ADD CONSTRAINT model_migrations_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.model_migrations
+    ADD CONSTRAINT model_migrations_task_id_fkey FOREIGN KEY (task_id) REFERENCES pgretrieve.tasks(task_id) ON DELETE SET NULL;
 
 ALTER TABLE ONLY pgretrieve.namespace_identifiers
     ADD CONSTRAINT namespace_identifiers_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;

@@ -10,7 +10,7 @@ import jsonschema_rs
 
 PARAMETER = re.compile(r"\\{[^}]*\}")
 # What ids or names that may hold slashes are of.
-WITH_SLASHES = ("documents", re.escape("vector-indexes"))
+WITH_SLASHES = ("documents", re.escape("vector-indexes"), re.escape("vector-mappings"))
 # Of requests that no operation is declared for.
 NOT_AN_OPERATION = {404, 405}
 # Of those of the public API that this server does not have, among them paths below a retriever's or document's id.

@@ -31,7 +31,9 @@ def fake_vector(text: str, dimension: int) -> Vectors:
 class FakeService:
     """Set `error`, `answer`, `hold` or `reason` to make it fail; `calls` has texts and task of each call."""
 
-    def __init__(self, name: str = "fake", dimension: int = 8, max_batch: int = 2048, *, remote: bool = False) -> None:
+    def __init__(
+        self, name: str = "fake", dimension: int = 8, max_batch: int = 2048, *, remote: bool = False, space: str = ""
+    ) -> None:
         self.info = ServiceInfo(
             name=name,
             provider="test",
@@ -44,6 +46,8 @@ class FakeService:
             max_batch=max_batch,
             remote=remote,
         )
+        self.space = space
+        """Services of different spaces make unrelated vectors of one text."""
         self.calls: list[tuple[list[str], Task]] = []
         self.reason: str | None = None
         """What `unavailable()` answers."""
@@ -71,7 +75,9 @@ class FakeService:
         if self.refused is not None and self.refused in texts:
             at = ("texts", list(texts).index(self.refused))
             raise InvalidRequest([Problem(at, "inference_refused", "The model refuses this text.")])
-        return base.Answer(self._answered(np.stack([fake_vector(text, self.info.dimension) for text in texts])))
+        return base.Answer(
+            self._answered(np.stack([fake_vector(self.space + text, self.info.dimension) for text in texts]))
+        )
 
     async def close(self) -> None:
         self.closed = True

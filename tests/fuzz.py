@@ -43,6 +43,7 @@ ENDING = {
     "delete_bucket",
     "update_bucket",
     "replace_bucket",
+    "drop_vector_index",
 }
 SEGMENT = st.text(string.ascii_letters + string.digits + "-_ .~é'\"", min_size=1, max_size=40)
 

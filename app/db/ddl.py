@@ -142,5 +142,18 @@ async def add_vector_columns(conn: AsyncConnection, schema: str, configs: Sequen
     await create_side_tables(conn, schema, configs)
 
 
+async def drop_vector_column(conn: AsyncConnection, schema: str, config: VectorConfig) -> None:
+    """Drop a vector config's column, or its table, with its index: a change of the catalog only, as adding is."""
+
+    def drop(sync: sa.Connection) -> None:
+        operations = Operations(MigrationContext.configure(sync))
+        if config.kind == "multi":
+            operations.drop_table(config.side_table, schema=schema)
+        else:
+            operations.drop_column("documents", config.column, schema=schema)
+
+    await conn.run_sync(drop)
+
+
 async def drop_namespace(conn: AsyncConnection, schema: str) -> None:
     await conn.execute(DropSchema(schema, cascade=True))

@@ -222,6 +222,8 @@ def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
         return inserted.on_conflict_do_nothing(index_elements=["document_id"]).returning(documents.c.document_id)
     replaced: dict[str, Any] = {name: inserted.excluded[name] for name in columns[2:]}
     replaced["updated_at"] = sa.func.now()
+    # No caller brings a shadow's vector: what is there belongs to the document of before.
+    replaced |= {shadow.column: inserted.excluded[shadow.column] for shadow in catalog.shadows}
     replaced |= sources.kept(catalog, documents, inserted.excluded)
     return inserted.on_conflict_do_update(
         index_elements=["document_id"],

@@ -63,7 +63,7 @@ def source_of(catalog: Catalog, column: str) -> Source | None:
 
 def config_of(catalog: Catalog, column: str) -> VectorConfig:
     """The vector config of a column, or of the shadow that has it."""
-    return next(config for config in (*catalog.vector_configs, *catalog.shadows) if config.column == column)
+    return next(config for config in catalog.every_config if config.column == column)
 
 
 async def _wanted(conn: AsyncConnection, catalog: Catalog, source: Source, rows: Sequence[Claimed]) -> list[Wanted]:

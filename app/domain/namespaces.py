@@ -248,9 +248,15 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     services = {c.name: row["inference_map"][c.name] for c in configs if c.name in row["inference_map"]}
     lexical = msgspec.json.decode(row["lexical_fields"], type=tuple[LexicalField, ...])
     indexes = tuple(FieldIndex(**index) for index in row["payload_indexes"])
-    found = {"vector_configs": configs, "shadows": shadows, "inference_map": services, "lexical_fields": lexical}
+    found: dict[str, Any] = {
+        "vector_configs": configs,
+        "shadows": shadows,
+        "inference_map": services,
+        "lexical_fields": lexical,
+    }
     sources = tuple(Source(**source) for source in row["sources"])
-    return Catalog(**{**row, **found, "payload_indexes": indexes, "sources": sources})
+    found |= {"payload_indexes": indexes, "sources": sources, "compared": tuple(row["compared"])}
+    return Catalog(**{**row, **found})
 
 
 def state_of(catalog: Catalog) -> dict[str, Any]:
@@ -260,6 +266,8 @@ def state_of(catalog: Catalog) -> dict[str, Any]:
         "version": catalog.version,
         "vector_configs": [asdict(config) for config in catalog.vector_configs],
         "vector_inference_map": dict(catalog.inference_map),
+        "shadows": [asdict(config) for config in catalog.shadows],
+        "sources": [asdict(source) for source in catalog.sources],
     }
 
 

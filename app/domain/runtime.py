@@ -96,6 +96,7 @@ class Runtime:
     adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
     estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))
     filter_uses: Bounded[Hashable, int] = field(default_factory=lambda: Bounded(10_000))  # of fields without an index
+    sampled: Bounded[Hashable, bool] = field(default_factory=lambda: Bounded(10_000))  # queries of migrations, by hash
 
     @cached_property
     def blobs(self) -> BlobStore:

@@ -56,7 +56,7 @@ async def add_vectors_on_write(
     if inferred.problems:
         _refuse(catalog, documents, settings, inferred, refused)
     small = await _is_small(conn, catalog)
-    configs = as_configs(inferred.vectors.values(), "building", catalog.vector_configs)
+    configs = as_configs(inferred.vectors.values(), "building", catalog.every_config)
     await ddl.add_vector_columns(conn, catalog.schema, configs)
     await insert_configs(conn, catalog.namespace_id, configs)
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})

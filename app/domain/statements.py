@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 
-from app.domain import planning
+from app.domain import comparing, planning
 from app.domain.embedding import embed_one
 from app.domain.planning import Planned, Request
 from app.domain.runtime import Prepared, Runtime
@@ -37,6 +37,8 @@ async def run_statement(
     found = await execute(runtime.engine, planned.plan, prepared.versions, values, page, limits, timings)
     planning.refuse_missing(found.told)
     planning.learn(runtime, planned, found.told)
+    if prepared.catalog.compared:
+        await comparing.sample(runtime, prepared.catalog, planned.plan, planned.inputs)
     return planned, found
 
 

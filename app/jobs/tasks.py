@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import index_builds, index_repair, lexical, payload_builds, work, working
+from app.domain import index_builds, index_repair, lexical, migrating, payload_builds, work, working
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
@@ -28,6 +28,7 @@ def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
     """Give the worker its tasks. `url` is the direct one: index builds hold a connection for hours."""
     _register_work(app, runtime)
     _register_vector_indexes(app, url, runtime)
+    _register_migrations(app, runtime)
     _register_indexes(app, url, runtime.settings)
     _register_upkeep(app, url, runtime.settings)
 
@@ -42,6 +43,18 @@ def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
     async def sweep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
         async with transaction(runtime.engine, runtime.settings) as conn:
             await work.sweep(conn, runtime.settings)
+
+
+def _register_migrations(app: procrastinate.App, runtime: Runtime) -> None:
+    @app.task(name="migrate_model", retry=RetryStrategy(max_attempts=10, exponential_wait=2))
+    async def migrate_model(migration_id: str) -> None:
+        await migrating.advance(runtime, migration_id)
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="sweep_migrations", queueing_lock="sweep_migrations", lock="sweep_migrations")
+    async def sweep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with transaction(runtime.engine, runtime.settings) as conn:
+            await migrating.sweep(conn)
 
 
 def _register_vector_indexes(app: procrastinate.App, url: str, runtime: Runtime) -> None:

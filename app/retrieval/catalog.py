@@ -4,7 +4,7 @@ Callers never assume the shape of the table: they ask for the relation, its id a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -60,9 +60,9 @@ class LexicalField:
 @dataclass(frozen=True, slots=True)
 class Source:
     """What embeds itself: the text at a payload `field`, by a `service`, into the `column` of a vector config or of the
-    shadow of one."""
+    shadow of one. It is the same one whichever of the two has the column."""
 
-    name: str
+    name: str = field(compare=False)
     column: str
     field: str
     service: str
@@ -100,10 +100,16 @@ class Catalog:
     payload_indexes: tuple[FieldIndex, ...] = ()
     sources: tuple[Source, ...] = ()
     shadows: tuple[VectorConfig, ...] = ()  # written like the others, and not searched
+    compared: tuple[str, ...] = ()  # the indexes whose text queries a migration of models samples
 
     @cached_property
     def by_name(self) -> dict[str, VectorConfig]:
         return {config.name: config for config in self.vector_configs}
+
+    @cached_property
+    def every_config(self) -> tuple[VectorConfig, ...]:
+        """Those that have a column: the vector configs and the shadows."""
+        return (*self.vector_configs, *self.shadows)
 
     def index(self, uri: str) -> VectorConfig | None:
         """A vector config by its name, or by the last part of a `mixpeek://extractor@v1/name` URI."""
@@ -131,7 +137,7 @@ class Catalog:
             sa.column("updated_at", sa.TIMESTAMP(timezone=True)),
             sa.column("provenance", JSONB),
         ]
-        for config in (*self.vector_configs, *self.shadows):
+        for config in self.every_config:
             if config.kind != "multi":
                 columns.append(sa.column(config.column, vector_type(config)))
         return sa.table("documents", *columns, schema=self.schema)

@@ -18,6 +18,8 @@ from app.telemetry import Timings
 
 INPUTS = ("body", "inputs")
 EXPLAIN = b"EXPLAIN (FORMAT JSON) "
+# What was there when the plan was compiled.
+GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
 
 Embedder = Callable[[str, str, Task], Awaitable[Vector]]
 """Takes a service's name, a text and what it is for."""
@@ -106,14 +108,17 @@ async def estimate_rows(
     wanted: Sequence[tuple[str, Mapping[str, Any]]],
     limits: Mapping[str, str],
 ) -> list[int]:
-    """PostgreSQL's estimates of how many rows these selects answer, in one round trip; nothing is run."""
+    """PostgreSQL's estimates of how many rows these selects answer, in one round trip. Raises `Stale`."""
     cursors = []
-    async with driver.pipeline():
-        await driver.execute(*set_local(limits))
-        for text, values in wanted:
-            # Planned for these values, and never prepared: a kept plan would not know them.
-            cursors.append(await driver.execute(EXPLAIN + text.encode(), values, prepare=False))
-        await driver.execute("COMMIT")
+    try:
+        async with driver.pipeline():
+            await driver.execute(*set_local(limits))
+            for text, values in wanted:
+                # Planned for these values, and never prepared: a kept plan would not know them.
+                cursors.append(await driver.execute(EXPLAIN + text.encode(), values, prepare=False))
+            await driver.execute("COMMIT")
+    except GONE:
+        raise Stale from None
     return [int((await cursor.fetchall())[0][0][0]["Plan"]["Plan Rows"]) for cursor in cursors]
 
 
@@ -147,11 +152,7 @@ async def execute(
                     # Not driver.commit(), which waits for an answer of its own: a second round trip, 0.1 ms.
                     await driver.execute("COMMIT")
                 rows = await cursor.fetchall()
-            except (
-                psycopg.errors.UndefinedTable,
-                psycopg.errors.UndefinedColumn,
-                psycopg.errors.InvalidSchemaName,
-            ):
+            except GONE:
                 raise Stale from None
     if (rows[0][0], rows[0][1]) != (versions.namespace, versions.retriever):
         raise Stale

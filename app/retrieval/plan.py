@@ -73,12 +73,13 @@ def render(statement: sa.ClauseElement) -> str:
 @dataclass(frozen=True, slots=True)
 class Embed:
     """A bind whose value is a text that this inference service turns into a vector before the statement runs; or a
-    list of texts and vectors, `several` at most."""
+    list of texts and vectors, `several` at most. The vector is compared with those of `index`."""
 
     bind: str
     service: str
     task: Literal["query", "document"]
     several: int = 0
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
         SELECT jsonb_agg(jsonb_build_object('field', p.field_name, 'type', p.type, 'state', p.state, 'origin', p.origin,
             'number', p.number) ORDER BY p.field_name)
         FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]') AS payload_indexes,
+    ARRAY(SELECT g.index_name FROM pgretrieve.model_migrations g
+        WHERE g.namespace_id = n.namespace_id AND g.state = 'comparing') AS compared,
     coalesce(l.fields, '[]')::text AS lexical_fields, coalesce(l.state = 'ready', false) AS lexical_ready
 FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
 LEFT JOIN pgretrieve.lexical_indexes l USING (namespace_id)

@@ -229,7 +229,8 @@ def _needle(n: int, search: Search, config: VectorConfig, to: Lowering) -> Needl
     bind = to.binds.add(hint, type_, _read(search, to), _reader(search, config, to))
     if query.embeds and (service := to.catalog.inference_map.get(config.name)):
         task: Literal["query", "document"] = "document" if query.embedding_task == "retrieval_document" else "query"
-        to.embeds.append(Embed(hint, service, task, to.limits.contents if query.input_mode == "multi_content" else 0))
+        several = to.limits.contents if query.input_mode == "multi_content" else 0
+        to.embeds.append(Embed(hint, service, task, several, config.name))
     where = [bind.is_not(None)] if search.on_empty == "skip" else []
     vectors = query_vectors(bind, config, hint) if config.kind == "multi" else None
     return Needle(bind, vectors, where)
