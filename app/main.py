@@ -9,6 +9,7 @@ from litestar.di import Provide
 
 from app.api import (
     aggregation,
+    backfills,
     batches,
     buckets,
     dead_work,
@@ -83,6 +84,7 @@ def create_app(
             tasks.router,
             index_mappings.router,
             model_migrations.router,
+            backfills.router,
             documents.router,
             document_changes.router,
             document_lists.router,

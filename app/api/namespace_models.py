@@ -10,7 +10,7 @@ from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
 from app.domain.described import Description
 from app.domain.namespace_changes import UNSET, Changes, Unset
-from app.domain.namespaces import NewVector
+from app.domain.namespaces import Backfill, NewVector
 from app.domain.payload_indexes import PayloadIndex
 
 # Three ids would be paths of other operations.
@@ -45,6 +45,29 @@ class MappedVectorInput(VectorConfigInput, frozen=True):
     def wanted(self) -> NewVector:
         vector = super().wanted()
         return replace(vector, inference_service=self.inference_service, source_field=self.source_field)
+
+
+class BackfillInput(Input, frozen=True):
+    """That a new index is filled from the documents that are there, from this field, at most `rate` a minute."""
+
+    source_field: str
+    rate: int | None = None
+
+    def wanted(self) -> Backfill:
+        return Backfill(self.source_field, self.rate)
+
+
+class AddedVectorInput(MappedVectorInput, frozen=True):
+    """A new vector index beside documents: with `backfill` its service embeds theirs, too, as a task."""
+
+    backfill: BackfillInput | None = None
+
+    def wanted(self) -> NewVector:
+        vector = super().wanted()
+        if self.backfill is None:
+            return vector
+        field = vector.source_field if vector.source_field is not None else self.backfill.source_field
+        return replace(vector, source_field=field, backfill=self.backfill.wanted())
 
 
 class PayloadIndexInput(Input, frozen=True):

@@ -8,8 +8,9 @@ from litestar import Request, Response, Router, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.api.backfills import BackfillShown, backfills_of, forecasts_of
 from app.api.locks import giving_way
-from app.api.namespace_models import MappedVectorInput
+from app.api.namespace_models import AddedVectorInput
 from app.api.rehearsal import Rehearsed, rehearse
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
@@ -42,7 +43,7 @@ class PromoteInput(Input, frozen=True):
     """
 
     vector_mappings: list[MappingInput] | None = None
-    add_vectors: list[MappedVectorInput] | None = None
+    add_vectors: list[AddedVectorInput] | None = None
     verify: Verify | None = None
 
     def wanted(self) -> Promotion:
@@ -59,7 +60,7 @@ class PromoteOrRehearseInput(PromoteInput, frozen=True):
 class Promoted(msgspec.Struct, kw_only=True):
     """The namespace after its promotion: the documented keys and no other, since callers compare it whole.
 
-    `proofs` are there only where the request says `verify`.
+    `proofs` are there only where the request says `verify`, `backfills` where it asks for some.
     """
 
     namespace_id: str
@@ -69,6 +70,7 @@ class Promoted(msgspec.Struct, kw_only=True):
     vector_configs: list[dict[str, Any]]
     vector_inference_map: dict[str, str]
     proofs: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    backfills: list[BackfillShown] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Validation(msgspec.Struct, kw_only=True):
@@ -88,6 +90,7 @@ class Validation(msgspec.Struct, kw_only=True):
     suggestions: list[dict[str, Any]]
     errors: list[dict[str, Any]]
     warnings: list[str]
+    backfills: list[BackfillShown] | msgspec.UnsetType = msgspec.UNSET
 
 
 @post(
@@ -115,15 +118,17 @@ async def promote(
     wanted = data.wanted()
     services = await services_of(runtime, wanted.services())
     proven = await _prove(runtime, namespace_id, wanted, services, data.verify)
+    forecasts = await forecasts_of(runtime, namespace_id, wanted, services)
     promoted_by = request.state.principal.key_id
 
     async def work(conn: AsyncConnection) -> Catalog:
         if data.verify == "require":
             Problems(proofs.unproven(wanted, proven)).refuse()
-        return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by)
+        return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by, forecasts)
 
     def answer(catalog: Catalog) -> Promoted:
-        return _promoted(catalog, proven if data.verify else None)
+        started = None if data.dry_run else catalog
+        return _promoted(catalog, proven if data.verify else None, backfills_of(started, wanted, forecasts))
 
     if data.dry_run:
         return Response(await rehearse(runtime, namespace_id, work, answer), status_code=200)
@@ -136,7 +141,7 @@ async def promote(
     return Response(answer(catalog), headers=headers, status_code=200)
 
 
-def _promoted(catalog: Catalog, proven: Sequence[Proof] | None) -> Promoted:
+def _promoted(catalog: Catalog, proven: Sequence[Proof] | None, backfills: list[BackfillShown]) -> Promoted:
     return Promoted(
         namespace_id=catalog.namespace_id,
         previous_mode="standalone",
@@ -144,6 +149,7 @@ def _promoted(catalog: Catalog, proven: Sequence[Proof] | None) -> Promoted:
         vector_configs=promotion.shown(catalog.vector_configs),
         vector_inference_map=dict(catalog.inference_map),
         proofs=msgspec.UNSET if proven is None else [proofs.shown(proof) for proof in proven],
+        backfills=backfills or msgspec.UNSET,
     )
 
 
@@ -194,6 +200,7 @@ async def validate(
     if catalog.mode != "standalone":
         message = f"The namespace is {catalog.mode} already; only standalone ones can be promoted."
         errors.append({"code": "not_standalone", "location": [], "message": message})
+    forecasts = await forecasts_of(runtime, namespace_id, wanted, services)
     return Validation(
         namespace_id=catalog.namespace_id,
         current_mode=catalog.mode,
@@ -205,6 +212,7 @@ async def validate(
         suggestions=await proofs.suggestions(runtime, catalog, services, proven, data.verify, ends_at),
         errors=errors,
         warnings=_unavailable(runtime, decision.inference_map()),
+        backfills=backfills_of(None, wanted, forecasts) or msgspec.UNSET,
     )
 
 

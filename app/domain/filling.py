@@ -23,6 +23,7 @@ from app.domain.services import refresh_for
 from app.domain.work import Claimed
 from app.errors import InferenceUnavailable, InvalidRequest, NotFound, PgretrieveError
 from app.inference.base import Vectors
+from app.inference.turns import Urgency, urgency
 from app.retrieval.catalog import Catalog, Source, VectorConfig, vector_type
 from app.retrieval.plan import render
 
@@ -53,7 +54,8 @@ async def fill(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> 
     if source is None or not wanted:
         return True
     await refresh_for(runtime, [source.service])
-    return await _make(runtime, catalog, source, wanted)
+    with urgency(Urgency.BACKFILL if rows[0].priority < 0 else Urgency.WRITE):
+        return await _make(runtime, catalog, source, wanted)
 
 
 def source_of(catalog: Catalog, column: str) -> Source | None:

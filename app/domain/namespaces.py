@@ -26,6 +26,15 @@ RESERVED_IDENTIFIERS = frozenset({"list", "standalone", "stats", ".", ".."})
 
 
 @dataclass(frozen=True, slots=True)
+class Backfill:
+    """That an index is to be filled from the documents that are there: from which payload field (None: the one that is
+    mapped), and how many documents a minute (None: as fast as the service does it)."""
+
+    source_field: str | None = None
+    rate_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewVector:
     """A vector config as it was asked for, not yet checked."""
 
@@ -35,6 +44,7 @@ class NewVector:
     inference_service: str | None = None
     source_field: str | None = None
     kind: str = "dense"
+    backfill: Backfill | None = None
 
 
 def check_vectors(

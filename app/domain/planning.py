@@ -283,6 +283,16 @@ def skips(name: str, told: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def gaps(name: str, told: Mapping[str, Any]) -> list[str]:
+    """Which searches of a stage looked in an index that is still being filled, for the answer's `warnings`."""
+    return [
+        f"Search {search['search']} of the stage {name!r}: the index {search['index']!r} is still being filled; about "
+        f"{search['missing']:,} documents are not in it yet."
+        for search in told.get("searches") or ()
+        if search.get("missing")
+    ]
+
+
 def _told_of(shape: SearchShape, told: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     searches = told.get(shape.prefix, {}).get("searches") or []
     return next((search for search in searches if search.get("search") == shape.number), {})

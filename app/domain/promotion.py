@@ -5,6 +5,7 @@ Vectors and documents stay where they are. Deciding is pure and finds every prob
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import ddl
 from app.db.statements import as_json, statement
 from app.domain.index_repair import defer_build
+from app.domain import backfill
+from app.domain.backfill import check_filled
+from app.domain.forecasting import Forecast
 from app.domain.namespaces import (
     NewVector,
     as_configs,
@@ -30,6 +34,7 @@ from app.retrieval.catalog import Catalog, VectorConfig
 from app.settings import Settings
 
 BODY = ("body",)
+NO_FORECASTS: Mapping[str, Forecast] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def decide_promotion(
         if vector.inference_service is not None:
             at = (*here, n, "inference_service")
             check_service(vector.inference_service, vector.name, vector.dimension, services, at, problems)
+        check_filled(vector, (*here, n), problems)
     if problems:
         return Decision(problems.found, (), {})
     mappings = {mapped.existing_index: mapped for mapped in wanted.vector_mappings}
@@ -146,9 +152,11 @@ async def promote(
     services: Mapping[str, ServiceInfo],
     settings: Settings,
     promoted_by: str,
+    forecasts: Mapping[str, Forecast] = NO_FORECASTS,
 ) -> Catalog:
     """Promote within the caller's transaction: all of it is there when that commits, else none.
 
+    `forecasts` are of the indexes that are to be filled; their tasks begin when it commits.
     Raises `Conflict` (not standalone), `InvalidRequest` (every problem), `NotFound`, or the driver's
     lock timeout, after which the caller may try again in a new transaction.
     """
@@ -163,6 +171,7 @@ async def promote(
         await insert_configs(conn, namespace_id, decision.new_configs)
     mappings = [(name, m.inference_service, m.source_field) for name, m in decision.mappings.items()]
     await insert_mappings(conn, namespace_id, mappings)
+    await backfill.start_new(conn, namespace_id, wanted.add_vectors, decision.new_configs, forecasts)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}

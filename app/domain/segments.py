@@ -88,7 +88,7 @@ class Run:
         took = self.timings.phases["db"] - started
         for m, (step, count) in enumerate(zip(segment.steps, found.counts, strict=True)):
             told = planning.report(planned, f"s{segment.first + m + 1}", found.told)
-            self.ran.warnings += planning.skips(step.name, told)
+            self.ran.warnings += [*planning.skips(step.name, told), *planning.gaps(step.name, told)]
             ended = m == len(segment.steps) - 1
             pairs = [(hit[1], hit[2]) for hit in found.hits] if ended and request.observe is not ignore else []
             self._note(step, count, took if ended else 0.0, told, documents=pairs)

@@ -33,6 +33,7 @@ class Claimed:
     subject: str
     attempts: int
     lease: UUID
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,4 +90,13 @@ class Service(Protocol):
 
     async def close(self) -> None:
         """Give back connections and threads. Called once; no call comes after it."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A service that knows its model's tokens, without calling anybody."""
+
+    async def count_tokens(self, texts: Sequence[str]) -> int | None:
+        """How many the model reads of these texts, as documents; None where its tokenizer is not at hand."""
         ...

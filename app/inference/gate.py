@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.errors import InferenceUnavailable
+from app.inference.turns import Turns, is_backfill
 
 MINUTE = 60.0
+# Of the calls of a minute, what back-fills leave to others.
+RESERVED = 0.25
 
 
 class Gate:
-    """First come, first served. `per_minute` 0 is no limit. `settings` is how the names of the limits begin."""
+    """The most urgent first, then first come, first served. `per_minute` 0 is no limit. `settings` is how the names of
+    the limits begin."""
 
     def __init__(self, name: str, concurrency: int, per_minute: int, settings: str = "PGRETRIEVE_INFERENCE") -> None:
         self._name = name
         self._settings = settings
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Turns(concurrency)
         self._per_minute = per_minute
         self._starts: deque[float] = deque(maxlen=per_minute)
         self._pacing = asyncio.Lock()
@@ -25,6 +29,8 @@ class Gate:
     @asynccontextmanager
     async def turn(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a turn until `deadline` (of the loop's clock), then hold a slot; else `inference_busy`."""
+        if self._per_minute and is_backfill():
+            await self._leave_room(deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
@@ -48,9 +54,20 @@ class Gate:
                     await asyncio.sleep(free - now())
                 self._starts.append(now())
         except TimeoutError:
-            wait = self._starts[0] + MINUTE - now()
-            why = f"it was called as often as {self._settings}_REQUESTS_PER_MINUTE allows"
-            raise self._busy(why, wait) from None
+            raise self._too_often(self._starts[0]) from None
+
+    async def _leave_room(self, deadline: float) -> None:
+        """A back-fill waits, holding nothing, until the last minute has room for it and for those who will come."""
+        now, share = asyncio.get_running_loop().time, max(1, int(self._per_minute * (1 - RESERVED)))
+        while len(self._starts) >= share and (free := self._starts[-share] + MINUTE) > now():
+            if free > deadline:
+                raise self._too_often(self._starts[-share])
+            await asyncio.sleep(free - now())
+
+    def _too_often(self, start: float) -> InferenceUnavailable:
+        """Until a minute has passed since this call began."""
+        wait = start + MINUTE - asyncio.get_running_loop().time()
+        return self._busy(f"it was called as often as {self._settings}_REQUESTS_PER_MINUTE allows", wait)
 
     def _busy(self, why: str, wait: float) -> InferenceUnavailable:
         return InferenceUnavailable(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from app.errors import NotFound, Problems
 from app.inference import providers
 from app.inference import services as services_package
-from app.inference.base import Answer, Service, ServiceInfo, Task, Vectors
+from app.inference.base import Answer, CountsTokens, Service, ServiceInfo, Task, Vectors
 from app.inference.cache import VectorCache
 from app.inference.calling import Caller
 from app.inference.chat import Chat
@@ -93,6 +93,11 @@ class Inference:
         if caller is None:
             raise NotFound("inference service", name, f"This server has: {', '.join(self.names()) or 'none'}.")
         return await caller.embed(texts, self.sizes(texts), task)
+
+    async def count_tokens(self, name: str, texts: Sequence[str]) -> int | None:
+        """How many tokens the service's model reads of these texts; None where nobody here knows its tokenizer."""
+        service = self.get(name)
+        return await service.count_tokens(texts) if isinstance(service, CountsTokens) else None
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """UTF-8 bytes of each text. Raises `InvalidRequest` with every text that cannot be embedded."""

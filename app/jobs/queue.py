@@ -26,12 +26,15 @@ async def defer(
     *,
     lock: str | None = None,
     after: timedelta | None = None,
+    priority: int = 0,
 ) -> int:
     """Add a job for `task` in the caller's transaction; jobs with the same `lock` run one after another. It is run
-    `after` a while, where one is given."""
+    `after` a while, where one is given; of those that are due, the one of the highest priority first."""
     before = (await conn.execute(statement("swap_search_path"), {"path": SCHEMA})).scalar_one()
     later = None if after is None else {"seconds": math.ceil(after.total_seconds())}
-    deferrer = _deferring.configure_task(task, connection=await raw(conn), lock=lock, schedule_in=later)
+    deferrer = _deferring.configure_task(
+        task, connection=await raw(conn), lock=lock, schedule_in=later, priority=priority
+    )
     job_id = await deferrer.defer_async(**arguments)
     await conn.execute(statement("swap_search_path"), {"path": before})
     return job_id

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import index_builds, index_repair, lexical, migrating, payload_builds, work, working
+from app.domain import filling_up, index_builds, index_repair, lexical, migrating, payload_builds, work, working
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
@@ -22,6 +22,9 @@ from app.settings import Settings
 # After the first try.
 BUILD_RETRIES = 3
 log = logging.getLogger(__name__)
+
+# Of one slice, with growing pauses: more than half an hour in all. What a provider refuses is tried by the work itself.
+BACKFILL_TRIES = 10
 
 
 def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
@@ -37,6 +40,15 @@ def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
     @app.task(name="do_work", retry=RetryStrategy(max_attempts=10, exponential_wait=2))
     async def do_work(namespace_id: str) -> None:
         await working.do_all(runtime, namespace_id)
+
+    @app.task(name="backfill", pass_context=True, retry=RetryStrategy(max_attempts=BACKFILL_TRIES, exponential_wait=2))
+    async def backfill(context: procrastinate.JobContext, task_id: str, number: int) -> None:
+        try:
+            await filling_up.run_slice(runtime, task_id, number)
+        except Exception as error:
+            if context.job.attempts >= BACKFILL_TRIES:
+                await filling_up.give_up(runtime, task_id, error)
+            raise
 
     @app.periodic(cron="* * * * *")
     @app.task(name="sweep_work", queueing_lock="sweep_work", lock="sweep_work")

@@ -38,6 +38,7 @@ class VectorConfig:
     kind: Kind = "dense"
     m: int | None = None  # of HNSW; None: the deployment's setting, as for `ef_construction`
     ef_construction: int | None = None
+    filled_by: str | None = None  # the back-fill that has not ended yet: documents are missing
 
     @property
     def side_table(self) -> str:

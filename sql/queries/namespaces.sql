@@ -23,7 +23,8 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
         SELECT jsonb_agg(jsonb_build_object(
             'name', c.name, 'column', c.column_name, 'dimension', c.dimension, 'metric', c.metric,
             'index_name', c.index_name, 'index_method', c.index_method, 'index_state', c.index_state, 'kind', c.kind,
-            'm', c.m, 'ef_construction', c.ef_construction, 'shadow_of', c.shadow_of
+            'm', c.m, 'ef_construction', c.ef_construction, 'shadow_of', c.shadow_of,
+            'filled_by', c.filled_by
         ) ORDER BY c.position)
         FROM pgretrieve.vector_configs c WHERE c.namespace_id = n.namespace_id), '[]') AS vector_configs,
     coalesce((

@@ -25,15 +25,26 @@ UPDATE pgretrieve.tasks SET state = state || CAST(:state AS jsonb), done = coale
 WHERE task_id = :task_id AND status = 'IN_PROGRESS' AND NOT cancel_requested RETURNING task_id;
 
 -- end_task --
-UPDATE pgretrieve.tasks SET status = :status, error = CAST(:error AS jsonb), finished_at = now()
-WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') RETURNING task_id;
+-- What it was filling is told as such no longer.
+WITH ended AS (
+    UPDATE pgretrieve.tasks SET status = :status, error = CAST(:error AS jsonb), finished_at = now()
+    WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') RETURNING task_id),
+filled AS (
+    UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM ended WHERE c.filled_by = ended.task_id
+    RETURNING c.namespace_id),
+told AS (
+    UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now()
+    FROM filled WHERE n.namespace_id = filled.namespace_id)
+SELECT task_id FROM ended;
 
 -- end_counted_tasks --
--- Tasks whose items were all queued, and are all done or dead; what they filled is then whole.
+-- Tasks whose items were all queued, and of which none is open: counters may count an item twice that failed, came anew
+-- and was done. What they filled is then whole.
 WITH ended AS (
-    UPDATE pgretrieve.tasks SET finished_at = now(),
+    UPDATE pgretrieve.tasks t SET finished_at = now(),
         status = CASE WHEN failed = 0 THEN 'COMPLETED' WHEN done = 0 THEN 'FAILED' ELSE 'COMPLETED_WITH_ERRORS' END
-    WHERE task_id = ANY(CAST(:task_ids AS text[])) AND status = 'IN_PROGRESS' AND state ? 'queued' AND done + failed >= total
+    WHERE task_id = ANY(CAST(:task_ids AS text[])) AND status = 'IN_PROGRESS' AND state ? 'queued'
+        AND NOT EXISTS (SELECT FROM pgretrieve.work w WHERE w.task_id = t.task_id AND w.failed_at IS NULL)
     RETURNING task_id),
 filled AS (
     UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM ended WHERE c.filled_by = ended.task_id
@@ -42,12 +53,10 @@ UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now()
 FROM filled WHERE n.namespace_id = filled.namespace_id;
 
 -- cancel_task --
--- What it has queued goes; what runs ends by itself.
+-- What it was filling is told as such no longer.
 WITH wanted AS (
     UPDATE pgretrieve.tasks SET cancel_requested = true, status = 'CANCELED', finished_at = now()
     WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') RETURNING task_id),
-gone AS (
-    DELETE FROM pgretrieve.work w USING wanted WHERE w.task_id = wanted.task_id AND w.lease IS NULL),
 filled AS (
     UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM wanted WHERE c.filled_by = wanted.task_id
     RETURNING c.namespace_id),
@@ -55,3 +64,8 @@ told AS (
     UPDATE pgretrieve.namespaces n SET version = version + 1, updated_at = now()
     FROM filled WHERE n.namespace_id = filled.namespace_id)
 SELECT task_id FROM wanted;
+
+-- forget_work_of_task --
+-- What a cancelled task has queued goes, what runs ends by itself. A statement of its own, after the task's row is taken:
+-- it sees what was queued by whoever had that before.
+DELETE FROM pgretrieve.work WHERE task_id = :task_id AND lease IS NULL;

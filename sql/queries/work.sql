@@ -1,21 +1,21 @@
 -- claim_work --
--- What is due first, of one kind and target, leased for a while. Rows that another worker is claiming are passed over.
+-- What is due first, of one kind, target and priority, leased for a while. Rows that another worker is claiming are passed over.
 WITH first AS (
-    SELECT kind, target FROM pgretrieve.work
+    SELECT kind, target, priority FROM pgretrieve.work
     WHERE namespace_id = :namespace_id AND failed_at IS NULL AND due_at <= now()
         AND (leased_until IS NULL OR leased_until < now()) AND target <> ALL(CAST(:without AS text[]))
         AND (CAST(:subjects AS text[]) IS NULL OR kind = 'embed' AND subject = ANY(CAST(:subjects AS text[])))
     ORDER BY priority DESC, work_id LIMIT 1 FOR UPDATE SKIP LOCKED),
 chosen AS (
-    SELECT w.work_id FROM pgretrieve.work w JOIN first f ON f.kind = w.kind AND f.target = w.target
+    SELECT w.work_id FROM pgretrieve.work w JOIN first f ON f.kind = w.kind AND f.target = w.target AND f.priority = w.priority
     WHERE w.namespace_id = :namespace_id AND w.failed_at IS NULL AND w.due_at <= now()
         AND (w.leased_until IS NULL OR w.leased_until < now())
         AND (CAST(:subjects AS text[]) IS NULL OR w.subject = ANY(CAST(:subjects AS text[])))
-    ORDER BY w.priority DESC, w.work_id LIMIT :size FOR UPDATE OF w SKIP LOCKED)
+    ORDER BY w.work_id LIMIT :size FOR UPDATE OF w SKIP LOCKED)
 UPDATE pgretrieve.work w SET lease = gen_random_uuid(), leased_until = now() + CAST(:lease AS interval),
     attempts = w.attempts + 1
 FROM chosen WHERE w.work_id = chosen.work_id
-RETURNING w.work_id, w.kind, w.target, w.subject, w.attempts, w.lease;
+RETURNING w.work_id, w.kind, w.target, w.subject, w.attempts, w.lease, w.priority;
 
 -- renew_work --
 -- The time of leases that are still held begins anew.

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.engine import create_engine, transaction
 from app.domain import documents, lexical, namespaces, promotion, retrievers
@@ -50,6 +51,7 @@ def golden_documents() -> list[Document]:
         vectors: dict[str, Any] = {"v": wide(n, 16), "far": wide(n, 16), "half": wide(n, 2100), "bits": wide(n, 4100)}
         vectors["tokens"] = [wide(n, 16), wide(11 - n, 16)[::-1]]
         vectors["sparse"] = {"indices": [n, 15], "values": [1.0, 0.1 * (12 - n)]}
+        vectors["filling"] = [12 - n, n, 0]
         vectors["text"] = fake_vector(f"text {n}", 8).tolist()
         found.append(Document(f"d{n:02}", vectors, json.dumps(payload).encode()))
     return found
@@ -63,7 +65,7 @@ async def runtime(conninfo: str, settings: Settings) -> AsyncIterator[Runtime]:
     made = Runtime(settings, engine, fake)
     vectors = [NewVector("v", 16), NewVector("far", 16, "euclidean"), NewVector("half", 2100, "dot")]
     vectors += [NewVector("bits", 4100), NewVector("text", 8), NewVector("tokens", 16, kind="multi")]
-    vectors += [NewVector("sparse", 16, "dot", kind="sparse")]
+    vectors += [NewVector("sparse", 16, "dot", kind="sparse"), NewVector("filling", 3)]
     async with transaction(engine, settings) as conn:
         catalog = await namespaces.create_standalone(conn, settings, namespace_id=NAMESPACE, vectors=vectors)
         await documents.upsert(conn, catalog, golden_documents(), settings)
@@ -71,10 +73,32 @@ async def runtime(conninfo: str, settings: Settings) -> AsyncIterator[Runtime]:
         services = {info.name: info for info in fake.infos()}
         mapping = Promotion([Mapped("text", "fake")])
         await promotion.promote(conn, NAMESPACE, mapping, services, settings, "test")
+        await being_filled(conn)
     yield made
     async with transaction(engine, settings) as conn:
         await namespaces.delete(conn, NAMESPACE)
     await engine.dispose()
+
+
+async def being_filled(conn: AsyncConnection) -> None:
+    """As if a back-fill of the index `filling` had done 12 of 40 documents."""
+    await conn.execute(
+        sa.text("""INSERT INTO pgretrieve.tasks (task_id, namespace_id, kind, status, total, done, failed)
+            VALUES ('task_golden', :name, 'backfill', 'IN_PROGRESS', 40, 12, 1)"""),
+        {"name": NAMESPACE},
+    )
+    await conn.execute(sa.text("UPDATE pgretrieve.vector_configs SET filled_by = 'task_golden' WHERE name = 'filling'"))
+
+
+async def test_a_search_tells_how_many_documents_are_missing_in_an_index_that_is_being_filled(runtime: Runtime) -> None:
+    definition = {"stages": CASES[FOLDER / "feature_search" / "being_filled.json"]["stages"]}
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        await retrievers.put(conn, NAMESPACE, "gap", definition, runtime.limits)
+    outcome = await run(runtime, NAMESPACE, "gap", Execution({}), Timings())
+    (search,) = outcome.ran.stages[0].told["searches"]
+    assert (search["index"], search["returned"], search["missing"]) == ("filling", 3, 28)
+    (said,) = outcome.warnings
+    assert said.endswith("the index 'filling' is still being filled; about 28 documents are not in it yet.")
 
 
 def expected_text(file: Path, found: str) -> str:

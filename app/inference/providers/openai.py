@@ -1,6 +1,8 @@
 """Services of any endpoint that speaks OpenAI's embeddings protocol. The key never enters a message."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 import msgspec
@@ -13,6 +15,9 @@ from app.inference.definition import Definition
 from app.inference.endpoint import OPENAI_URL, Endpoint, bad_url, is_header
 from app.inference.references import OPENAI, bad_reference, resolve
 from app.settings import Settings
+
+# Those that read cl100k_base.
+OPENAI_MODELS = ("text-embedding-3-", "text-embedding-ada-002")
 
 Prefix = Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -115,8 +120,21 @@ class OpenAIText:
                 service=self.info.name,
             ) from None
 
+    async def count_tokens(self, texts: Sequence[str]) -> int | None:
+        """By the vocabulary of OpenAI's own models, which comes in a package; of other models nobody here has one."""
+        if not self.info.model.startswith(OPENAI_MODELS) or find_spec("bpe_openai") is None:
+            return None
+        return await asyncio.to_thread(_count, [self._options.document_prefix + text for text in texts])
+
     async def close(self) -> None:
         await self._endpoint.close()
+
+
+def _count(texts: Sequence[str]) -> int:
+    import bpe_openai
+
+    encoding = bpe_openai.get_encoding("cl100k_base")
+    return sum(len(encoding.encode_ordinary(text)) for text in texts)
 
 
 def _tokens(usage: object) -> int | None:

@@ -55,6 +55,9 @@ class WordLlama:
     async def embed_texts(self, texts: Sequence[str], task: Task) -> Answer:  # noqa: ARG002 - one embedding for both
         return Answer(await self._thread.run(self._run, texts))
 
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return await self._thread.run(self._count, texts)
+
     async def close(self) -> None:
         await self._thread.close()
         self._loaded = None
@@ -68,6 +71,10 @@ class WordLlama:
         sums = np.stack([words[encoding.ids].sum(axis=0) for encoding in encoded])
         vectors: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         return vectors
+
+    def _count(self, texts: Sequence[str]) -> int:
+        tokenizer, _ = self._load()
+        return sum(len(encoded.ids) for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
     def _load(self) -> tuple[Any, Vectors]:
         if self._loaded is None:

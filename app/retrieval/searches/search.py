@@ -20,6 +20,7 @@ from app.retrieval.templates import needed_names
 from app.retrieval.vectors import score
 
 ZERO: sa.ColumnElement[float] = sa.literal_column("0", sa.Double())
+ZERO_ROWS = constant(0)
 
 
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,7 +166,11 @@ def lower(n: int, search: Search, scope: Scope, to: Lowering) -> Found | None:
 
     about = (scope.rows(search), where, scope.given is None, scope.filtered(search, to), scope.narrowed(search, to))
     scored: sa.ColumnElement[Any]
-    told: dict[str, Any] = {**needle.told, "skipped": _skipped(search, config, needle, to)}
+    told: dict[str, Any] = {
+        **needle.told,
+        "skipped": _skipped(search, config, needle, to),
+        "missing": _missing(config, to),
+    }
     if needle.vectors is not None:
         select, told["exhausted"] = MaxSim(n, config, needle.vectors, *about).lower(to)
         found = select.subquery(f"nearest_{n}")
@@ -295,3 +300,21 @@ def _skipped(search: Search, config: VectorConfig, needle: Needle, to: Lowering)
             )
         )
     return sa.case(*cases) if cases else None
+
+
+TASKS = sa.table(
+    "tasks",
+    sa.column("task_id", sa.Text),
+    sa.column("total", sa.BigInteger),
+    sa.column("done", sa.BigInteger),
+    schema="pgretrieve",
+)
+
+
+def _missing(config: VectorConfig, to: Lowering) -> sa.ColumnElement[Any] | None:
+    """How many documents are not in an index that is being filled: by its task's counters, of which one row is read."""
+    if config.filled_by is None:
+        return None
+    task = to.binds.add(f"{to.prefix}_filled_by", sa.Text(), config.filled_by)
+    open_ = sa.func.nullif(sa.func.greatest(TASKS.c.total - TASKS.c.done, ZERO_ROWS), ZERO_ROWS)
+    return sa.select(open_).where(TASKS.c.task_id == task).scalar_subquery()
