@@ -45,20 +45,26 @@ class UpsertOptions(Input, frozen=True):
     """What a write may ask for. With an `idempotency_key`, a repeated request gets the first answer and writes nothing.
 
     A `write_token` is issued when asked for and accepted wherever it is sent; writes are found at once without it.
+    `wait` is that of the request.
     """
 
     write_token: bool = False
+    wait: bool = False
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
 
 
 class UpsertInput(Input, frozen=True):
-    """Documents to store; one of an id that exists replaces it whole."""
+    """Documents to store; one of an id that exists replaces it whole.
+
+    With `wait` documents that embed themselves are embedded before the answer, as far as the time of a request allows.
+    """
 
     reports_refused = True
 
     documents: Annotated[list[DocumentInput], msgspec.Meta(min_length=1)]
     collection_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = DIRECT_UPSERT
     options: UpsertOptions | None = None
+    wait: bool = False
 
 
 class SortInput(Input, frozen=True):
@@ -102,15 +108,18 @@ class NamespaceListInput(ListInput, frozen=True):
 
 
 class Consistency(msgspec.Struct, kw_only=True):
-    """When a write can be found: here always at once, since it is committed before the answer."""
+    """When a write can be found: at once, since it is committed before the answer; but `after_processing` where some of
+    the documents are still to be embedded, of which `poll` says how to ask."""
 
     retriever_visible: str = "immediate"
     write_token_available: bool = False
-    expected_visible_within_ms: int = 0
+    expected_visible_within_ms: int | None = 0
+    poll: dict[str, str] | None = None
 
 
 class Upserted(msgspec.Struct, kw_only=True):
-    """What was stored."""
+    """What was stored. `unsearchable_document_ids` have no vector now; those that a service embeds get theirs, which
+    `warnings` say."""
 
     inserted: int
     document_ids: list[str]

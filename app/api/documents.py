@@ -1,5 +1,6 @@
 """Documents: upserted into a namespace, created in a collection; one read, changed or deleted in either."""
 
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -21,9 +22,10 @@ from app.api.document_models import (
 from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
 from app.api.writing import writing
 from app.db.engine import transaction
-from app.domain import document_changes, documents, idempotency
+from app.domain import document_changes, documents, idempotency, pending
 from app.domain.documents import Document
 from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.pending import Pending
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog
@@ -40,36 +42,60 @@ from app.retrieval.catalog import Catalog
 async def upsert(
     namespace_id: FromPath[str], data: JSONBody[UpsertInput], request: AnyRequest, runtime: RuntimeDep
 ) -> Upserted:
-    """Store documents with the vectors that they bring; all or none. They can be found as soon as this answers."""
+    """Store documents with the vectors that they bring; all or none. They can be found as soon as this answers.
+
+    What a mapped index embeds of their source fields is embedded in the background, or with `wait` before the answer.
+    """
+    until = time.monotonic() + runtime.settings.request_timeout_s - pending.MARGIN_S
     refused = request.state.refused
     given = _documents(data, runtime, refused)
     options = data.options or UpsertOptions()
     body = await request.body() if options.idempotency_key else b""
 
-    async def store(conn: AsyncConnection, catalog: Catalog) -> Upserted:
+    async def store(conn: AsyncConnection, catalog: Catalog) -> tuple[Upserted, Catalog]:
         key = options.idempotency_key
         if key:
             answered = await idempotency.claim(conn, catalog.namespace_id, key, body, runtime.settings)
             if answered is not None:
-                return msgspec.json.decode(answered, type=Upserted)
+                return msgspec.json.decode(answered, type=Upserted), catalog
         await documents.upsert(conn, catalog, given, runtime.settings, data.collection_id, refused)
-        answer = _upserted(given, options.write_token)
+        answer = _upserted(given, await pending.look(conn, catalog, given), options.write_token)
         if key:
             await idempotency.keep(conn, catalog.namespace_id, key, msgspec.json.encode(answer))
-        return answer
+        return answer, catalog
 
-    return await writing(runtime, namespace_id, given, refused, store)
+    answer, catalog = await writing(runtime, namespace_id, given, refused, store)
+    if (data.wait or options.wait) and answer.consistency.poll is not None:
+        _tell(answer, await pending.wait(runtime, catalog, given, until))
+    return answer
 
 
-def _upserted(given: list[Document], token: bool) -> Upserted:
-    return Upserted(
+def _upserted(given: list[Document], found: Pending, token: bool) -> Upserted:
+    answer = Upserted(
         inserted=len(given),
         document_ids=[document.document_id for document in given],
-        unsearchable_document_ids=[document.document_id for document in given if not document.vectors],
+        unsearchable_document_ids=[],
         write_token=f"wt_{uuid4().hex}" if token else None,
         consistency=Consistency(write_token_available=token),
         warnings=[],
     )
+    _tell(answer, found)
+    return answer
+
+
+def _tell(answer: Upserted, found: Pending) -> None:
+    """What is searchable, and what will be."""
+    answer.unsearchable_document_ids, answer.warnings = found.without_vector, found.warnings()
+    consistency = answer.consistency
+    if found.open:
+        consistency.retriever_visible, consistency.expected_visible_within_ms = "after_processing", None
+        consistency.poll = {
+            "endpoint": "GET /v1/documents/{document_id}?return_vector_names=true",
+            "field": "_vectors",
+            "ready_when": f"it holds {', '.join(map(repr, found.indexes))}",
+        }
+    else:
+        consistency.retriever_visible, consistency.expected_visible_within_ms, consistency.poll = "immediate", 0, None
 
 
 def _documents(data: UpsertInput, runtime: Runtime, refused: list[Problem]) -> list[Document]:

@@ -17,6 +17,16 @@ UPDATE pgretrieve.work w SET lease = gen_random_uuid(), leased_until = now() + C
 FROM chosen WHERE w.work_id = chosen.work_id
 RETURNING w.work_id, w.kind, w.target, w.subject, w.attempts, w.lease, w.priority;
 
+-- pending_work --
+-- Of these documents, what is to be embedded into some columns: not yet, or (with a message) not ever; and the seconds
+-- until it may be tried.
+SELECT subject, target, failed_at IS NOT NULL AS failed, error ->> 'message' AS message,
+    greatest(extract(epoch FROM due_at - now()), 0)::float8 AS pause
+FROM pgretrieve.work
+WHERE namespace_id = :namespace_id AND kind = 'embed' AND target = ANY(CAST(:targets AS text[]))
+    AND subject = ANY(CAST(:subjects AS text[]))
+ORDER BY work_id;
+
 -- renew_work --
 -- The time of leases that are still held begins anew.
 UPDATE pgretrieve.work w SET leased_until = now() + CAST(:lease AS interval)

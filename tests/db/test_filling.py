@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.engine import transaction
-from app.domain import documents, namespaces, tasks, work, working
+from app.domain import documents, namespaces, pending, tasks, work, working
 from app.domain.documents import Document
 from app.domain.namespaces import NewVector
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InferenceUnavailable
 from app.inference.registry import Inference
 from tests.fakes import FakeService, fake_vector, settings_of
+from tests.state import until
 
 
 @dataclass
@@ -267,3 +269,29 @@ async def test_a_cancelled_task_takes_what_nobody_has_begun_with_it(place: Place
         assert (await tasks.cancel(conn, task_id)).status == "CANCELED"
         assert not await tasks.begin(conn, task_id)
     assert place.open() == []
+
+
+async def test_who_waits_goes_at_the_end_of_his_time_and_what_is_begun_goes_on(place: Place) -> None:
+    place.fake.hold = asyncio.Event()
+    await place.upsert("a title")
+    async with place.transaction() as conn:
+        catalog = await namespaces.load_catalog(conn, place.name)
+    found = await pending.wait(place.runtime, catalog, [Document("d", {})], time.monotonic() + 0.05)
+    assert (found.open, found.without_vector, found.indexes) == (["d"], ["d"], ["text"])
+    place.fake.hold.set()
+    await until(lambda: place.vector() is not None)
+    assert place.is_made_of("a title")
+
+
+async def test_who_waits_for_another_worker_is_told_when_that_is_done(place: Place) -> None:
+    place.fake.hold = asyncio.Event()
+    await place.upsert("a title")
+    async with place.transaction() as conn:
+        catalog = await namespaces.load_catalog(conn, place.name)
+    other = asyncio.create_task(place.work())
+    await place.fake.called.wait()
+    waiting = asyncio.create_task(pending.wait(place.runtime, catalog, [Document("d", {})], time.monotonic() + 10))
+    place.fake.hold.set()
+    assert not (await waiting).open
+    await other
+    assert len(place.fake.calls) == 1
