@@ -204,6 +204,13 @@ class Settings(BaseSettings):
     )
     work_batch: int = Field(64, ge=1, le=2048, description="Texts that a worker takes at a time.")
 
+    drift_probe_hours: float = Field(
+        24.0,
+        ge=0,
+        description="How often mapped services are asked whether they make of fixed texts what they made at first; 0: "
+        "never.",
+    )
+
     # Inference
     openai_api_key: SecretStr | None = Field(
         None, validation_alias="OPENAI_API_KEY", description="Key for the `openai_*` services."

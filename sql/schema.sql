@@ -1184,6 +1184,68 @@ COMMENT ON COLUMN pgretrieve.retrievers.created_at IS 'When it was created.';
 
 COMMENT ON COLUMN pgretrieve.retrievers.updated_at IS 'When it last changed.';
 
+CREATE TABLE pgretrieve.service_canaries (
+    service text NOT NULL,
+    canary smallint NOT NULL,
+    model text NOT NULL,
+    revision text NOT NULL,
+    vector public.vector NOT NULL,
+    made_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.service_canaries IS 'Vectors of fixed texts as a service made them when an index was first mapped to it, or when that was accepted anew.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.service IS 'The inference service.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.canary IS 'The number of the text.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.model IS 'The model by its name.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.revision IS 'The fingerprint of the service''s definition.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.vector IS 'What the service made of the text.';
+
+COMMENT ON COLUMN pgretrieve.service_canaries.made_at IS 'When.';
+
+CREATE TABLE pgretrieve.service_probes (
+    probe_id bigint NOT NULL,
+    service text NOT NULL,
+    model text NOT NULL,
+    revision text NOT NULL,
+    probed_at timestamp with time zone DEFAULT now() NOT NULL,
+    verdict text NOT NULL,
+    min_cosine double precision,
+    error jsonb,
+    CONSTRAINT service_probes_verdict_check CHECK ((verdict = ANY (ARRAY['first'::text, 'same'::text, 'changed'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.service_probes IS 'Each comparison of a service with what it made of the same texts at first: whether its provider has changed the model.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.probe_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.service IS 'The inference service.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.model IS 'The model by its name.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.revision IS 'The fingerprint of the service''s definition.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.probed_at IS 'When.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.verdict IS 'first: there was nothing to compare with; same; changed; failed: the service did not answer.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.min_cosine IS 'The least cosine similarity of one of the texts with itself.';
+
+COMMENT ON COLUMN pgretrieve.service_probes.error IS 'Why it failed: {code, message}.';
+
+ALTER TABLE pgretrieve.service_probes ALTER COLUMN probe_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.service_probes_probe_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE pgretrieve.tasks (
     task_id text NOT NULL,
     namespace_id text NOT NULL,
@@ -1563,6 +1625,12 @@ ALTER TABLE ONLY pgretrieve.retrievers
 ALTER TABLE ONLY pgretrieve.retrievers
     ADD CONSTRAINT retrievers_pkey PRIMARY KEY (retriever_id);
 
+ALTER TABLE ONLY pgretrieve.service_canaries
+    ADD CONSTRAINT service_canaries_pkey PRIMARY KEY (service, canary);
+
+ALTER TABLE ONLY pgretrieve.service_probes
+    ADD CONSTRAINT service_probes_pkey PRIMARY KEY (probe_id);
+
 ALTER TABLE ONLY pgretrieve.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id);
 
@@ -1618,6 +1686,8 @@ CREATE INDEX objects_listed ON pgretrieve.objects USING btree (bucket_id, create
 COMMENT ON INDEX pgretrieve.objects_listed IS 'Serves lists of objects, and the counts of buckets without their rows.';
 
 CREATE INDEX promotions_namespace ON pgretrieve.promotions USING btree (namespace_id);
+
+CREATE INDEX service_probes_service ON pgretrieve.service_probes USING btree (service, probe_id DESC);
 
 CREATE INDEX tasks_namespace ON pgretrieve.tasks USING btree (namespace_id, created_at DESC, task_id DESC);
 

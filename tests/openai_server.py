@@ -42,6 +42,8 @@ class OpenAIServer:
         self.quote_key = False
         """Whether an error of `statuses` quotes the key that came."""
         self.answer: Answer = "right"
+        self.model_number = 0
+        """Another number is another model, under the same name."""
         self.keys: list[str] = []
         """The keys that came."""
         self.chat: Callable[[str, dict[str, Any]], Any] = echo
@@ -155,6 +157,7 @@ class OpenAIServer:
 
     def _embeddings(self, texts: list[str], request: dict[str, Any]) -> dict[str, Any]:
         dimension = request.get("dimensions") or DIMENSIONS[request["model"]]
+        texts = [f"{text}{f' {self.model_number}' * 9 * self.model_number}" for text in texts]
         vectors = [embedded(text, DIMENSIONS[request["model"]], dimension) for text in texts]
         match self.answer:
             case "wrong_length":

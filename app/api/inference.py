@@ -1,8 +1,9 @@
 """/v1/inference: texts made into vectors; the services that do it, listed, made and deleted without a restart."""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from litestar import Request, Router, delete, get, post
@@ -10,7 +11,8 @@ from litestar.params import FromPath, JSONBody
 
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import embedding, services
+from app.domain import drift, embedding, services
+from app.domain.drift import Probe
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.domain.services import Stored
@@ -35,10 +37,38 @@ class ServiceInput(Input, frozen=True):
     description: str = ""
 
 
+class ProbeInput(Input, frozen=True):
+    """With `accept` what the service makes now is what it is compared with from now on."""
+
+    accept: bool = False
+
+
+class DriftShown(msgspec.Struct, kw_only=True):
+    """A comparison of a service with itself: `first` (nothing to compare with yet), `same`, `changed` with a `warning`,
+    or `failed` with the reason. `min_cosine` is that of the text that differs most."""
+
+    verdict: str
+    min_cosine: float | None
+    probed_at: datetime
+    warning: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, probe: Probe) -> Self:
+        return cls(
+            verdict=probe.verdict,
+            min_cosine=probe.min_cosine,
+            probed_at=probe.probed_at,
+            warning=probe.warning,
+            reason=probe.error,
+        )
+
+
 class ServiceShown(msgspec.Struct, kw_only=True):
     """An inference service; when it is not `available` on this server, `reason` says what to do.
 
-    `settings`, `created_by` and `created_at` are those of services that were made over the API.
+    `settings`, `created_by` and `created_at` are those of services that were made over the API. `drift` says whether it
+    made of fixed texts, the last time that it was asked, what it made of them when it was first mapped.
     """
 
     name: str
@@ -55,6 +85,7 @@ class ServiceShown(msgspec.Struct, kw_only=True):
     settings: dict[str, Any] | None = None
     created_by: str | None = None
     created_at: datetime | None = None
+    drift: DriftShown | None = None
 
 
 class ServiceList(msgspec.Struct, kw_only=True):
@@ -113,7 +144,7 @@ class Inferred(msgspec.Struct, kw_only=True):
     tokens_used: int | None = None
 
 
-def _shown(service: Service, stored: Stored | None) -> ServiceShown:
+def _shown(service: Service, stored: Stored | None, probe: Probe | None = None) -> ServiceShown:
     info, reason = service.info, service.unavailable()
     names = set(ServiceShown.__struct_fields__) & set(info.__slots__)
     shown = ServiceShown(
@@ -125,7 +156,13 @@ def _shown(service: Service, stored: Stored | None) -> ServiceShown:
     if stored:
         shown.settings = dict(stored.definition.settings)
         shown.created_by, shown.created_at = stored.created_by, stored.created_at
+    shown.drift = DriftShown.of(probe) if probe else None
     return shown
+
+
+async def _probes(runtime: Runtime, names: list[str] | None = None) -> Mapping[str, Probe]:
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        return await drift.last(conn, names)
 
 
 @get("/services", scope="read", operation_id="list_inference_services")
@@ -133,7 +170,8 @@ async def list_services(runtime: RuntimeDep) -> ServiceList:
     """The inference services that vector indexes can be mapped to."""
     stored = await services.refresh(runtime)
     found = {name: runtime.inference.get(name) for name in runtime.inference.names()}
-    shown = [_shown(service, stored.get(name)) for name, service in found.items() if service]
+    probes = await _probes(runtime)
+    shown = [_shown(service, stored.get(name), probes.get(name)) for name, service in found.items() if service]
     return ServiceList(results=shown, total=len(shown))
 
 
@@ -141,7 +179,22 @@ async def list_services(runtime: RuntimeDep) -> ServiceList:
 async def get_service(name: FromPath[str], runtime: RuntimeDep) -> ServiceShown:
     """A service by its name."""
     stored = await services.refresh(runtime)
-    return _shown(_found(runtime, name), stored.get(name))
+    return _shown(_found(runtime, name), stored.get(name), (await _probes(runtime, [name])).get(name))
+
+
+@post(
+    "/services/{name:str}/probe",
+    scope="admin",
+    dto=Json[ProbeInput],
+    return_dto=None,
+    status_code=200,
+    operation_id="probe_inference_service",
+)
+async def probe_service(
+    name: FromPath[str], runtime: RuntimeDep, data: JSONBody[ProbeInput | None] = None
+) -> DriftShown:
+    """Embed the fixed texts with the service now, and compare them with what it made of them at first."""
+    return DriftShown.of(await drift.probe(runtime, name, anew=data is not None and data.accept))
 
 
 @post(
@@ -251,6 +304,6 @@ def _found(runtime: Runtime, name: str) -> Service:
 
 router = Router(
     "/inference",
-    route_handlers=[list_services, get_service, create_service, delete_service, run_inference],
+    route_handlers=[list_services, get_service, probe_service, create_service, delete_service, run_inference],
     tags=["Inference"],
 )

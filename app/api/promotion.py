@@ -14,7 +14,7 @@ from app.api.namespace_models import AddedVectorInput
 from app.api.rehearsal import Rehearsed, rehearse
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import namespaces, promotion, proofs
+from app.domain import drift, namespaces, promotion, proofs
 from app.domain.promotion import Mapped, Promotion
 from app.domain.proof import Proof, ends
 from app.domain.proofs import Verify
@@ -110,8 +110,8 @@ async def promote(
     """Make a standalone namespace managed, in one transaction: map its indexes to services, add new indexes.
 
     409 when it is not standalone or a lock cannot be had; 422 with every problem otherwise; then nothing changed.
-    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet, `X-Promotion-Proof`
-    each mapped index with what was proven of it before.
+    The header `X-Promotion-Warnings` names mapped services that cannot be used on this server yet, or whose provider
+    has changed their model, `X-Promotion-Proof` each mapped index with what was proven of it before.
     `dry_run: "rehearse"` answers 200 with the verdict and what was seen, and changes nothing.
     """
     data = data or PromoteOrRehearseInput()
@@ -121,7 +121,11 @@ async def promote(
     forecasts = await forecasts_of(runtime, namespace_id, wanted, services)
     promoted_by = request.state.principal.key_id
 
+    drifted: list[str] = []
+
     async def work(conn: AsyncConnection) -> Catalog:
+        # Within the transaction: once it is committed nothing that may fail is between it and its answer.
+        drifted[:] = await drift.warnings(conn, wanted.services())
         if data.verify == "require":
             Problems(proofs.unproven(wanted, proven)).refuse()
         return await promotion.promote(conn, namespace_id, wanted, services, runtime.settings, promoted_by, forecasts)
@@ -134,7 +138,7 @@ async def promote(
         return Response(await rehearse(runtime, namespace_id, work, answer), status_code=200)
     catalog = await giving_way(runtime, namespace_id, work)
     told = {
-        "X-Promotion-Warnings": " ".join(_unavailable(runtime, catalog.inference_map)),
+        "X-Promotion-Warnings": " ".join([*_unavailable(runtime, catalog.inference_map), *drifted]),
         "X-Promotion-Proof": proofs.in_short(proven),
     }
     headers = {name: text.encode("ascii", "backslashreplace").decode() for name, text in told.items() if text}
@@ -189,6 +193,7 @@ async def validate(
     services = await services_of(runtime)
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await namespaces.load_catalog(conn, namespace_id)
+        drifted = await drift.warnings(conn, wanted.services())
     decision = promotion.decide_promotion(catalog, wanted, services, runtime.settings)
     if any(problem.location[1] == "vector_mappings" for problem in decision.problems):
         raise InvalidRequest(await proofs.explained(runtime, catalog, wanted, decision.problems, data.verify, ends_at))
@@ -211,7 +216,7 @@ async def validate(
         proofs=[proofs.shown(proof) for proof in proven],
         suggestions=await proofs.suggestions(runtime, catalog, services, proven, data.verify, ends_at),
         errors=errors,
-        warnings=_unavailable(runtime, decision.inference_map()),
+        warnings=[*_unavailable(runtime, decision.inference_map()), *drifted],
         backfills=backfills_of(None, wanted, forecasts) or msgspec.UNSET,
     )
 

@@ -21,7 +21,8 @@ _as_items = msgspec.json.Decoder(list[msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is answered of each document: these vectors; the names of those that it has; only these fields."""
+    """What is answered of each document: these vectors, and who made them; the names of those that it has; only these
+    fields."""
 
     vectors: tuple[str, ...] = ()
     names: bool = False
@@ -42,8 +43,16 @@ def columns(catalog: Catalog, shown: Shown) -> list[sa.ColumnElement[Any]]:
         columns.created_at,
         columns.updated_at,
         *(catalog.vector_text(documents, catalog.by_name[name]) for name in shown.vectors),
+        *([_provenance(catalog, shown.vectors)] if shown.vectors else []),
         *([_present(catalog)] if shown.names else []),
     ]
+
+
+def _provenance(catalog: Catalog, names: Sequence[str]) -> sa.ColumnElement[Any]:
+    """What services made of these vectors, as they say it beside them, in the order of the names; null of a caller's."""
+    stored = catalog.documents.c.provenance
+    columns = [sa.literal(catalog.by_name[name].column, sa.Text) for name in names]
+    return array([sa.cast(stored.op("->")(column), sa.Text) for column in columns])
 
 
 def _present(catalog: Catalog) -> sa.ColumnElement[Any]:
@@ -61,8 +70,15 @@ def _present(catalog: Catalog) -> sa.ColumnElement[Any]:
 
 def document(row: Sequence[Any], shown: Shown) -> dict[str, Any]:
     """The document of a row of `columns`."""
-    names = row[-1] if shown.names else None
-    found = hit(row[:-1] if shown.names else row, shown.vectors, [], shown.select)
+    row = list(row)
+    names = row.pop() if shown.names else None
+    made = row.pop() if shown.vectors else []
+    found = hit(row, shown.vectors, [], shown.select)
+    makers = {
+        name: msgspec.Raw(text.encode()) for name, text in zip(shown.vectors, made, strict=True) if text is not None
+    }
+    if makers:
+        found["_internal"]["provenance"] = makers
     if names is not None:
         found["_vectors"] = [name for name in names if name is not None]
     return found

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import filling_up, index_builds, index_repair, lexical, migrating, payload_builds, work, working
+from app.domain import drift, filling_up, index_builds, index_repair, lexical, migrating, payload_builds, work, working
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
@@ -49,6 +49,11 @@ def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
             if context.job.attempts >= BACKFILL_TRIES:
                 await filling_up.give_up(runtime, task_id, error)
             raise
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="probe_services", queueing_lock="probe_services", lock="probe_services")
+    async def probe(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        await drift.probe_due(runtime)
 
     @app.periodic(cron="* * * * *")
     @app.task(name="sweep_work", queueing_lock="sweep_work", lock="sweep_work")

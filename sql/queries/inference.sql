@@ -23,8 +23,10 @@ SELECT name FROM pgretrieve.inference_services WHERE name = :name FOR UPDATE;
 SELECT DISTINCT namespace_id FROM pgretrieve.vector_inference_map WHERE inference_service = :name ORDER BY namespace_id;
 
 -- delete_service --
--- With what it has embedded.
-WITH gone AS (DELETE FROM pgretrieve.embedding_cache WHERE service = :name)
+-- With what it has embedded: another one of its name has nothing to do with that.
+WITH gone AS (DELETE FROM pgretrieve.embedding_cache WHERE service = :name),
+canaries AS (DELETE FROM pgretrieve.service_canaries WHERE service = :name),
+probes AS (DELETE FROM pgretrieve.service_probes WHERE service = :name)
 DELETE FROM pgretrieve.inference_services WHERE name = :name;
 
 -- find_embeddings --

@@ -111,7 +111,7 @@ def _fields(vector: NewVector) -> dict[str, Any]:
 @pytest.fixture
 async def place(fresh_database: Callable[[], str]) -> AsyncIterator[Place]:
     url, fake = fresh_database(), FakeService()
-    settings = settings_of(work_attempts=9, work_batch=8, inference_cache_mb=0)
+    settings = settings_of(work_attempts=9, work_batch=8, inference_cache_mb=0, drift_probe_hours=0)
     runtime = Runtime(settings, create_engine(url, settings), Inference({"fake": fake}, settings))
     async with transaction(runtime.engine, settings) as conn:
         await namespaces.create_standalone(conn, settings, namespace_id=NAME, vectors=[NewVector("own", 2)])

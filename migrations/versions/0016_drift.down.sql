@@ -1,0 +1,1 @@
+DROP TABLE pgretrieve.service_canaries, pgretrieve.service_probes;

@@ -1,0 +1,16 @@
+"""What tells that a provider has changed its model: vectors of fixed texts, and their comparisons."""
+
+from migrations import sqlfile
+
+revision = "0016"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    sqlfile.run(__file__)
+
+
+def downgrade() -> None:
+    sqlfile.run(__file__, ".down.sql")
