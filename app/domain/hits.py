@@ -49,7 +49,7 @@ def columns(catalog: Catalog, shown: Shown) -> list[sa.ColumnElement[Any]]:
 
 
 def _provenance(catalog: Catalog, names: Sequence[str]) -> sa.ColumnElement[Any]:
-    """What services made of these vectors, as they say it beside them, in the order of the names; null of a caller's."""
+    """Which service made each of these vectors, of what; null of a caller's."""
     stored = catalog.documents.c.provenance
     columns = [sa.literal(catalog.by_name[name].column, sa.Text) for name in names]
     return array([sa.cast(stored.op("->")(column), sa.Text) for column in columns])
@@ -74,11 +74,9 @@ def document(row: Sequence[Any], shown: Shown) -> dict[str, Any]:
     names = row.pop() if shown.names else None
     made = row.pop() if shown.vectors else []
     found = hit(row, shown.vectors, [], shown.select)
-    makers = {
-        name: msgspec.Raw(text.encode()) for name, text in zip(shown.vectors, made, strict=True) if text is not None
-    }
-    if makers:
-        found["_internal"]["provenance"] = makers
+    makers = zip(shown.vectors, made, strict=True)
+    if by_service := {name: msgspec.Raw(text.encode()) for name, text in makers if text is not None}:
+        found["_internal"]["provenance"] = by_service
     if names is not None:
         found["_vectors"] = [name for name in names if name is not None]
     return found
