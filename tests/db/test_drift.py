@@ -27,6 +27,10 @@ class Place:
     runtime: Runtime
     server: OpenAIServer
 
+    async def warnings(self) -> list[str]:
+        async with transaction(self.runtime.engine, self.runtime.settings) as conn:
+            return await drift.warnings(conn, [SERVICE])
+
     def query(self, text: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url) as conn:
             return conn.execute(text.encode()).fetchall()
@@ -69,18 +73,18 @@ async def test_a_model_that_is_changed_silently_is_told_until_it_is_accepted(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     await drift.probe(place.runtime, SERVICE)
-    assert await drift.warnings(place.runtime, [SERVICE]) == []
+    assert await place.warnings() == []
     place.server.model_number = 2
     changed = await drift.probe(place.runtime, SERVICE)
     assert changed.verdict == "changed"
     assert changed.min_cosine is not None
     assert changed.min_cosine < 0.9
     assert "changed the model" in caplog.text
-    assert await drift.warnings(place.runtime, [SERVICE]) == [changed.warning]
+    assert await place.warnings() == [changed.warning]
     assert (await drift.probe(place.runtime, SERVICE)).verdict == "changed"
     await drift.probe(place.runtime, SERVICE, anew=True)
     assert (await drift.probe(place.runtime, SERVICE)).verdict == "same"
-    assert await drift.warnings(place.runtime, [SERVICE]) == []
+    assert await place.warnings() == []
 
 
 async def test_a_service_that_does_not_answer_hides_no_drift_and_is_asked_again_in_an_hour(place: Place) -> None:
@@ -91,7 +95,7 @@ async def test_a_service_that_does_not_answer_hides_no_drift_and_is_asked_again_
     failed = await drift.probe(place.runtime, SERVICE)
     assert (failed.verdict, failed.min_cosine) == ("failed", None)
     assert failed.error
-    assert len(await drift.warnings(place.runtime, [SERVICE])) == 1
+    assert len(await place.warnings()) == 1
     assert await drift.probe_due(place.runtime) == []
     later(place, 2)
     assert [p.verdict for p in await drift.probe_due(place.runtime)] == ["failed"]
