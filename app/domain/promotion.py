@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain.index_repair import defer_build
 from app.domain import backfill
 from app.domain.backfill import check_filled
 from app.domain.forecasting import Forecast
+from app.domain.index_repair import defer_build
 from app.domain.namespaces import (
     NewVector,
     as_configs,
