@@ -1,4 +1,4 @@
-"""/v1/namespaces/…/vector-indexes/…/backfill: an index filled from the documents that are there; or only forecast."""
+"""/v1/namespaces/…/backfills: an index filled from the documents that are there; or only forecast."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,9 +24,10 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class FillInput(Input, frozen=True):
-    """What the index is filled from: the payload field that is mapped already, or that is from now on. With `dry_run:
+    """The `index`, and what fills it: the payload field that is mapped already, or that is from now on. With `dry_run:
     "forecast"` nothing is started. A rate is in documents; without one the service sets the pace."""
 
+    index: str
     source_field: str | None = None
     rate_per_minute: int | None = None
     dry_run: Literal["forecast"] | None = None
@@ -59,7 +60,7 @@ class BackfillShown(msgspec.Struct, kw_only=True):
 
 
 @post(
-    "/{namespace_id:str}/vector-indexes/{name:str}/backfill",
+    "/{namespace_id:str}/backfills",
     dto=Json[FillInput],
     return_dto=None,
     status_code=200,
@@ -68,28 +69,26 @@ class BackfillShown(msgspec.Struct, kw_only=True):
 )
 async def fill(
     namespace_id: FromPath[str],
-    name: FromPath[str],
     runtime: RuntimeDep,
     request: AnyRequest,
-    data: JSONBody[FillInput | None] = None,
+    data: JSONBody[FillInput],
 ) -> BackfillShown:
     """Have a task embed the documents that have no vector in a mapped index, from their source field.
 
     The field becomes that of the mapping, so that later content embeds itself. 409 where the index is mapped to no
     service, to another field, or is being filled already.
     """
-    given = data or FillInput()
-    wanted = Backfill(given.source_field, given.rate_per_minute)
+    wanted = Backfill(data.source_field, data.rate_per_minute)
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace_id)
-    place = backfill.place_of(catalog, name, wanted)
-    found = await forecast(runtime, catalog, place.config.column, place.field, place.service, given.rate_per_minute)
+    place = backfill.place_of(catalog, data.index, wanted)
+    found = await forecast(runtime, catalog, place.config.column, place.field, place.service, data.rate_per_minute)
     task_id = None
-    if given.dry_run is None:
+    if data.dry_run is None:
         maker = request.state.principal.key_id
 
         async def work(conn: AsyncConnection) -> str:
-            return await backfill.request(conn, namespace_id, name, wanted, found, maker)
+            return await backfill.request(conn, namespace_id, data.index, wanted, found, maker)
 
         task_id = await giving_way(runtime, namespace_id, work)
     shown = ForecastShown.of(found)

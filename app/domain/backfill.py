@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.statements import as_json, statement
-from app.domain import tasks
+from app.db.statements import statement
+from app.domain import tasks, vector_changes
 from app.domain.forecasting import Forecast
-from app.domain.namespaces import Backfill, NewVector, load_catalog, lock_catalog, watch_sources
+from app.domain.namespaces import Backfill, NewVector, lock_catalog
 from app.errors import Conflict, NotFound, Problems
 from app.jobs import queue
 from app.retrieval.catalog import Catalog, Source, VectorConfig
@@ -97,28 +97,15 @@ async def request(
     later content embeds itself. Answers the task's id; the edge commits."""
     before = await lock_catalog(conn, identifier, exclusive=True)
     place = place_of(before, name, wanted)
-    namespace_id = before.namespace_id
+    await vector_changes.refuse_while_migrating(conn, before, place.config.name)
+    field = {"namespace_id": before.namespace_id, "name": place.config.name, "source_field": place.field}
     if source_of(before, place.config.name) is None:
-        about = {"namespace_id": namespace_id, "name": place.config.name, "source_field": place.field}
-        await conn.execute(statement("set_source_field"), about)
-        after = await load_catalog(conn, namespace_id)
-        change = {"operation": "map", "changed_by": changed_by, "request": as_json({**about, "backfill": True})}
-        change |= {"before": as_json(_sources(before)), "after": as_json(_sources(after))}
-        await conn.execute(statement("insert_vector_change"), {"namespace_id": namespace_id, **change})
-    task_id = await start(conn, namespace_id, place, wanted.rate_per_minute, forecast)
-    await conn.execute(statement("bump_namespace"), {"namespace_id": namespace_id})
-    # The table last: making triggers shuts out its writers until the transaction ends.
-    await watch_sources(conn, await load_catalog(conn, namespace_id))
+        await conn.execute(statement("set_source_field"), field)
+    task_id = await start(conn, before.namespace_id, place, wanted.rate_per_minute, forecast)
+    asked = {"index": place.config.name, "task_id": task_id, **asdict(wanted)}
+    # Last, for triggers may have to be made, which shuts out writers until the transaction ends.
+    await vector_changes.finish(conn, before, KIND, changed_by, asked)
     return task_id
-
-
-def _sources(catalog: Catalog) -> dict[str, Any]:
-    sources = {source.name: source.field for source in catalog.sources}
-    return {
-        "version": catalog.version,
-        "vector_inference_map": dict(catalog.inference_map),
-        "source_fields": sources,
-    }
 
 
 async def start(

@@ -3,7 +3,7 @@
 from migrations import sqlfile
 
 revision = "0016"
-down_revision = "0012"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

@@ -6,10 +6,6 @@ UPDATE pgretrieve.vector_configs SET filled_by = :task_id WHERE namespace_id = :
 UPDATE pgretrieve.vector_inference_map SET source_field = :source_field
 WHERE namespace_id = :namespace_id AND name = :name;
 
--- insert_vector_change --
-INSERT INTO pgretrieve.vector_changes (namespace_id, operation, changed_by, request, before, after)
-VALUES (:namespace_id, :operation, :changed_by, CAST(:request AS jsonb), CAST(:before AS jsonb), CAST(:after AS jsonb));
-
 -- open_work_of_task --
 -- How many of a task's items are open, those of them that nobody has and that are due, and the seconds until the next is.
 SELECT count(*) AS open,

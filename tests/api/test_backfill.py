@@ -62,14 +62,14 @@ async def test_searches_tell_what_is_missing_until_it_is_there(titles: Api, runt
 
 def test_a_request_of_its_own_maps_the_field_and_forecasts(titles: Api) -> None:
     titles.promote({"add_vectors": [NEW]})
-    path = f"/namespaces/{titles.namespace}/vector-indexes/text/backfill"
-    assert titles.refused("POST", path, {}) == ("missing_source_field", ["missing_source_field@body.source_field"])
-    told = titles("POST", path, {"source_field": "title", "dry_run": "forecast"})
+    path, text = f"/namespaces/{titles.namespace}/backfills", {"index": "text"}
+    assert titles.refused("POST", path, text) == ("missing_source_field", ["missing_source_field@body.source_field"])
+    told = titles("POST", path, {**text, "source_field": "title", "dry_run": "forecast"})
     assert (told["task_id"], told["forecast"]["items"]) == (None, 5)
-    started = titles("POST", path, {"source_field": "title", "rate_per_minute": 600})
+    started = titles("POST", path, {**text, "source_field": "title", "rate_per_minute": 600})
     assert (started["forecast"]["items"], started["forecast"]["seconds"]) == (5, 0.5)
-    assert titles.refused("POST", path, {}, status=409)[0] == "backfill_running"
-    assert titles.refused("POST", path, {"source_field": "other"}, status=409)[0] == "other_source_field"
+    assert titles.refused("POST", path, text, status=409)[0] == "backfill_running"
+    assert titles.refused("POST", path, {**text, "source_field": "other"}, status=409)[0] == "other_source_field"
 
 
 def test_what_cannot_be_filled_is_refused_by_name(titles: Api) -> None:
@@ -84,6 +84,6 @@ def test_what_cannot_be_filled_is_refused_by_name(titles: Api) -> None:
     code, _ = titles.refused("POST", f"/namespaces/{titles.namespace}/promote", {"add_vectors": [both]})
     assert code == "conflicting_fields"
     titles.promote({})
-    path = f"/namespaces/{titles.namespace}/vector-indexes"
-    assert titles.refused("POST", f"{path}/v/backfill", {"source_field": "title"}, status=409)[0] == "not_mapped"
-    assert titles.refused("POST", f"{path}/none/backfill", {"source_field": "title"}, status=404)[0] == "not_found"
+    path, field = f"/namespaces/{titles.namespace}/backfills", {"source_field": "title"}
+    assert titles.refused("POST", path, {**field, "index": "v"}, status=409)[0] == "not_mapped"
+    assert titles.refused("POST", path, {**field, "index": "none"}, status=404)[0] == "not_found"
