@@ -101,7 +101,9 @@ class Settings(BaseSettings):
     max_filter_depth: int = Field(8, ge=1, le=50, description="How deep filters may nest.")
     max_filter_conditions: int = Field(200, ge=1, description="Conditions in one filter.")
     max_page_size: int = Field(1_000, ge=1, description="Largest `limit` of a list.")
-    max_input_bytes: int = Field(2**20, ge=1024, description="Largest `inputs` of one execution.")
+    max_input_bytes: int = Field(
+        8 * 2**20, ge=1024, description="Largest `inputs` of one execution; images in base64 are the large ones."
+    )
     max_result_page: int = Field(
         500, ge=1, le=10_000, description="Documents in one page of an execution; larger asks are cut to it and told."
     )
@@ -220,8 +222,10 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_BASE_URL",
         description="Another endpoint that speaks OpenAI's protocol.",
     )
-    clip_checkpoint: Path | None = Field(
-        None, description="An open_clip ViT-B-32 checkpoint (`.pt` or `.safetensors`) for `clip_vit_b32`."
+    clip_checkpoint: str | None = Field(
+        None,
+        description="An open_clip checkpoint of ViT-B-32 for `clip_vit_b32`: a file (`.pt` or `.safetensors`), or the "
+        "name of published weights (`laion2b_s34b_b79k`) that lie in the cache of Hugging Face. Nothing is downloaded.",
     )
     model_dir: Path | None = Field(
         None, description="Folder of models that stored services of the providers `onnx` and `open_clip` may name."
@@ -252,7 +256,18 @@ class Settings(BaseSettings):
     )
     inference_threads: int = Field(2, ge=1, le=256, description="Threads of the local models.")
     max_text_chars: int = Field(100_000, ge=1, description="Longest text that is embedded, in characters.")
-    max_inference_texts: int = Field(256, ge=1, description="Texts in one `POST /v1/inference`.")
+    max_image_bytes: int = Field(
+        20 * 2**20, ge=1024, description="Largest file of an image that is embedded, in bytes."
+    )
+    max_image_pixels: int = Field(
+        50_000_000, ge=1024, le=89_000_000, description="Most pixels of an image that is decoded."
+    )
+    inference_queue: int = Field(
+        256,
+        ge=1,
+        description="Inputs that wait for one local image model; more are refused (503) until it has caught up.",
+    )
+    max_inference_texts: int = Field(256, ge=1, description="Texts or images in one `POST /v1/inference`.")
     rerankers: dict[str, dict[str, Any]] = Field(
         {},
         description="Further rerankers for the stage `rerank`, as JSON: "
@@ -301,10 +316,14 @@ class Settings(BaseSettings):
     )
     fetch_networks: str = Field(
         "",
-        description="Networks outside the public Internet that `api_call` may reach all the same, as "
-        "`10.1.0.0/16,fd00::/8`.",
+        description="Networks outside the public Internet that `api_call` and URLs of content may reach all the same, "
+        "as `10.1.0.0/16,fd00::/8`.",
     )
-    fetch_max_bytes: int = Field(10 * 2**20, ge=1024, description="Largest answer that it reads, in bytes.")
+    fetch_max_bytes: int = Field(10 * 2**20, ge=1024, description="Largest answer that `api_call` reads, in bytes.")
+    fetch_timeout_s: float = Field(
+        10.0, gt=0, description="Longest time for the content of one URL, redirects included."
+    )
+    fetch_redirects: int = Field(3, ge=0, le=20, description="Redirects that are followed for the content of one URL.")
     secret_hosts: str = Field(
         "",
         description="Hosts that `api_call` may send secrets to, as `api.example.com,*.example.org`. None by default, "

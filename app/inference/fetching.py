@@ -1,14 +1,19 @@
-"""Requests to servers that a caller names: only to public addresses, looked up once and held to, no redirects."""
+"""Requests to servers that a caller names: only to public addresses, looked up once and held to.
+
+What a stage asks of an API is led nowhere; content may be redirected, each time to a host that is checked anew.
+"""
 
 import asyncio
 import ipaddress
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -36,7 +41,7 @@ FRAMING = frozenset(
 )
 MAX_PACED_HOSTS = 1_000
 MAX_S = 60.0  # between two parts of an answer; a request's own limit is for the whole
-READ = frozenset({"application/json", "text/plain", "text/json"})
+MAX_DOWNLOADS = 8  # of contents at a time in a process, since each is held in memory
 
 
 class NotFetched(Unavailable):
@@ -47,11 +52,37 @@ class NotFetched(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer, read whole."""
+    """An answer, read whole; of a redirect that may be followed only its `location`."""
 
     status: int
     content_type: str
     content: bytes
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Types of content, as `image/*` and `*+json`, and what they are called."""
+
+    name: str
+    types: tuple[str, ...]
+
+    def __contains__(self, kind: str) -> bool:
+        return any(fnmatchcase(kind, taken) for taken in self.types)
+
+
+READ = Kinds("JSON and plain text", ("application/json", "text/plain", "text/json", "*+json"))
+# Stores of files often know no better than the latter two.
+IMAGES = Kinds("images", ("image/*", "application/octet-stream", "binary/octet-stream"))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read of an answer: so many bytes of content of these kinds."""
+
+    kinds: Kinds
+    most: int
+    redirects: bool = False
 
 
 def host_of(url: str) -> str:
@@ -87,6 +118,7 @@ class Fetcher:
         self._allowed: list[Network] = [ipaddress.ip_network(network) for network in named]
         self._client: httpx.AsyncClient | None = None
         self._starts: dict[str, deque[float]] = {}
+        self._downloads = asyncio.Semaphore(MAX_DOWNLOADS)
 
     async def fetch(
         self,
@@ -105,16 +137,30 @@ class Fetcher:
         """
         host = host_of(url)
         self._pace(host, per_minute)
-        most = min(max_bytes or self._settings.fetch_max_bytes, self._settings.fetch_max_bytes)
-        try:
+        wanted = Wanted(READ, min(max_bytes or self._settings.fetch_max_bytes, self._settings.fetch_max_bytes))
+        with _told(host, limit_s):
             async with asyncio.timeout(limit_s):
-                address = await self._address(host, urlsplit(url).port or 0)
-                return await self._request(method, url, host, address, headers or {}, json, most)
-        except TimeoutError:
-            raise NotFetched(f"{host} did not answer within {limit_s:g} s.") from None
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
-            # Not the error's own text, which may quote the URL.
-            raise NotFetched(f"The request to {host} failed ({type(error).__name__}).") from None
+                return await self._request(method, url, host, headers or {}, json, wanted)
+
+    async def content(self, url: str, *, kinds: Kinds, max_bytes: int) -> Fetched:
+        """What lies at a URL, through `fetch_redirects` redirects at most, within `fetch_timeout_s` for all of it.
+        Raises `NotFetched`, also where the answer is no success."""
+        most, limit_s = self._settings.fetch_redirects, self._settings.fetch_timeout_s
+        wanted = Wanted(kinds, max_bytes, redirects=True)
+        deadline = asyncio.get_running_loop().time() + limit_s
+        for _ in range(1 + most):
+            host = host_of(url)
+            with _told(host, limit_s):
+                async with asyncio.timeout_at(deadline), self._downloads:
+                    got = await self._request("GET", url, host, {}, None, wanted)
+                    if got.location is None:
+                        break
+                    url = urljoin(url, got.location)
+        else:
+            raise NotFetched(f"The URL leads on more than {most} times (PGRETRIEVE_FETCH_REDIRECTS).")
+        if got.status != 200:
+            raise NotFetched(f"{host} answered HTTP {got.status}.")
+        return got
 
     async def close(self) -> None:
         if self._client is not None:
@@ -154,8 +200,9 @@ class Fetcher:
         return address.is_global and not address.is_multicast and not any(address in tunnel for tunnel in TUNNELS)
 
     async def _request(
-        self, method: str, url: str, host: str, address: Address, headers: Mapping[str, str], json: Any, most: int
+        self, method: str, url: str, host: str, headers: Mapping[str, str], json: Any, wanted: Wanted
     ) -> Fetched:
+        address = await self._address(host, urlsplit(url).port or 0)
         if self._client is None:
             # No connection is kept: the next request may be for another host at the same address.
             limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
@@ -173,7 +220,7 @@ class Fetcher:
         )
         answer = await self._client.send(request, stream=True)
         try:
-            return await _read(answer, host, most)
+            return await _read(answer, host, wanted)
         finally:
             await answer.aclose()
 
@@ -183,17 +230,31 @@ def _own(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in FRAMING}
 
 
-async def _read(answer: httpx.Response, host: str, most: int) -> Fetched:
-    if 300 <= answer.status_code < 400:
-        raise NotFetched(f"{host} redirects (HTTP {answer.status_code}), which is not followed.")
-    if answer.headers.get("content-encoding", "identity") != "identity":
+@contextmanager
+def _told(host: str, limit_s: float) -> Iterator[None]:
+    """Failures in our words: the libraries' own may quote the URL."""
+    try:
+        yield
+    except TimeoutError:
+        raise NotFetched(f"{host} did not answer within {limit_s:g} s.") from None
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
+        raise NotFetched(f"The request to {host} failed ({type(error).__name__}).") from None
+
+
+async def _read(answer: httpx.Response, host: str, wanted: Wanted) -> Fetched:
+    status, headers = answer.status_code, answer.headers
+    if 300 <= status < 400:
+        if wanted.redirects and "location" in headers:
+            return Fetched(status, "", b"", headers["location"])
+        raise NotFetched(f"{host} redirects (HTTP {status}), which is not followed.")
+    if headers.get("content-encoding", "identity") != "identity":
         raise NotFetched(f"{host} answered compressed content, which was not asked for.")
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if answer.is_success and kind and kind not in READ and not kind.endswith("+json"):
-        raise NotFetched(f"{host} answered {kind[:100]}; only JSON and plain text are read.")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if answer.is_success and kind and kind not in wanted.kinds:
+        raise NotFetched(f"{host} answered {kind[:100]}; only {wanted.kinds.name} are read.")
     content = bytearray()
     async for chunk in answer.aiter_raw():
         content += chunk
-        if len(content) > most:
-            raise NotFetched(f"The answer of {host} is larger than {most:,} bytes.", code="answer_too_large")
-    return Fetched(answer.status_code, kind, bytes(content))
+        if len(content) > wanted.most:
+            raise NotFetched(f"The answer of {host} is larger than {wanted.most:,} bytes.", code="answer_too_large")
+    return Fetched(status, kind, bytes(content))

@@ -1,6 +1,7 @@
 """Requests to servers that a caller names: where they may go, and servers that mean ill."""
 
 import asyncio
+import gzip
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Unavailable
-from app.inference.fetching import Fetcher, NotFetched, host_of, is_listed
+from app.inference.fetching import IMAGES, Fetched, Fetcher, NotFetched, host_of, is_listed
 from tests.fakes import settings_of
 
 Serve = Callable[..., Awaitable[str]]
@@ -24,7 +25,12 @@ async def serve() -> AsyncIterator[Serve]:
     servers: list[asyncio.Server] = []
 
     async def start(
-        answer: bytes, *, forever: bytes = b"", silent: bool = False, seen: list[bytes] | None = None
+        answer: bytes,
+        *,
+        forever: bytes = b"",
+        drip: bytes = b"",
+        silent: bool = False,
+        seen: list[bytes] | None = None,
     ) -> str:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
@@ -35,6 +41,10 @@ async def serve() -> AsyncIterator[Serve]:
                 while forever and not writer.is_closing():
                     writer.write(forever)
                     await writer.drain()
+                while drip and not writer.is_closing():
+                    writer.write(drip)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
                 if silent:
                     await reader.read()
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -193,3 +203,109 @@ def test_lists_of_hosts() -> None:
     assert not is_listed("example.com", ["*.example.com"])
     assert not is_listed("evilexample.com", ["*.example.com", "example.com"])
     assert not is_listed("api.example.com.evil.com", ["api.example.com", "*.example.com"])
+
+
+# Content, which may be redirected
+
+
+async def content(fetcher: Fetcher, url: str) -> Fetched:
+    return await fetcher.content(url, kinds=IMAGES, max_bytes=2_000)
+
+
+def redirect(to: str, status: str = "302 Found") -> bytes:
+    return answer_of(b"", status=status, more=f"Location: {to}\r\n")
+
+
+@pytest.fixture
+async def quick() -> AsyncIterator[Fetcher]:
+    made = Fetcher(settings_of(fetch_networks="127.0.0.1/32", fetch_timeout_s=0.3))
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+async def test_content_is_read_through_redirects(serve: Serve, fetcher: Fetcher, status: str) -> None:
+    image = await serve(answer_of(b"pixels", "image/png; charset=x"))
+    seen: list[bytes] = []
+    first = await serve(redirect(image, status), seen=seen)
+    got = await content(fetcher, first)
+    assert (got.status, got.content_type, got.content) == (200, "image/png", b"pixels")
+    assert b"accept-encoding: identity" in seen[0].lower()
+
+
+async def test_a_relative_redirect_stays_with_its_host_and_a_circle_ends(serve: Serve, fetcher: Fetcher) -> None:
+    seen: list[bytes] = []
+    url = await serve(redirect("/elsewhere"), seen=seen)
+    with pytest.raises(NotFetched, match="leads on more than 3 times"):
+        await content(fetcher, url)
+    assert [head.split(b" ")[1] for head in seen] == [b"/a?key=secret", *[b"/elsewhere"] * 3]
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        *("http://127.0.0.2:1/", "http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/"),
+        *("http://[::1]/", "http://[::ffff:127.0.0.2]/", "http://[::ffff:a9fe:a9fe]/", "http://[64:ff9b::7f00:2]/"),
+        *("http://2130706434/", "//192.168.0.1/a", "https://100.64.0.1/", "http://0.0.0.0:1/"),
+    ],
+)
+async def test_each_redirect_is_checked_as_the_first_url_was(serve: Serve, to: str) -> None:
+    fetcher = Fetcher(settings_of(fetch_networks="127.0.0.1/32"))
+    with pytest.raises(NotFetched) as refused:
+        await content(fetcher, await serve(redirect(to)))
+    assert refused.value.error_code == "address_refused"
+    await fetcher.close()
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://a.com/", "gopher://a", "http://u:p@a.com/", "http://a b"])
+async def test_a_redirect_to_what_is_no_url_of_the_web(serve: Serve, fetcher: Fetcher, to: str) -> None:
+    with pytest.raises(NotFetched, match="A URL"):
+        await content(fetcher, await serve(redirect(to)))
+
+
+async def test_a_host_that_is_bound_anew_between_two_redirects_is_refused(
+    serve: Serve, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await serve(redirect("/again"))
+    port = int(url.split(":")[2].split("/")[0])
+    answers = iter(["127.0.0.1", "169.254.169.254"])
+
+    async def rebinding(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding, raising=False)
+    with pytest.raises(NotFetched) as refused:
+        await content(fetcher, f"http://images.example.com:{port}/a")
+    assert refused.value.error_code == "address_refused"
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "message"),
+    [
+        (answer_of(b"<html>", "text/html"), {}, "text/html; only images are read"),
+        (answer_of(b"", "image/png", status="404 Not Found"), {}, "HTTP 404"),
+        (answer_of(b"", "image/png", status="204 No Content"), {}, "HTTP 204"),
+        (answer_of(b"", status="304 Not Modified"), {}, "redirects"),
+        (answer_of(b"x" * 2_001, "image/png"), {}, "larger than 2,000 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n", {"forever": b"x" * 10_000}, "larger than 2,000"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n", {"drip": b"x"}, r"within 0\.3 s"),
+        (b"HTTP/1.1 200 OK\r\n", {"drip": b"X-A: b\r\n"}, r"within 0\.3 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", {}, "failed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nx", {}, "failed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", {}, "failed"),
+        (answer_of(gzip.compress(bytes(10**6)), "image/png", more="Content-Encoding: gzip\r\n"), {}, "compressed"),
+        (answer_of(gzip.compress(bytes(10**6)), "image/png", more="Content-Encoding: br, gzip\r\n"), {}, "compressed"),
+    ],
+)
+async def test_servers_of_content_that_mean_ill(
+    serve: Serve, fetcher: Fetcher, quick: Fetcher, answer: bytes, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NotFetched, match=message) as failed:
+        await content(quick if "within" in message else fetcher, await serve(answer, **more))
+    assert "secret" not in failed.value.message
+
+
+async def test_redirects_share_one_time_limit(serve: Serve, quick: Fetcher) -> None:
+    slow = await serve(b"", silent=True)
+    with pytest.raises(NotFetched, match=r"within 0\.3 s"):
+        await content(quick, await serve(redirect(slow)))
