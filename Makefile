@@ -18,9 +18,11 @@ help: ## Show the commands.
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
-.venv/test: requirements-test.lock .venv/base
-	@echo "Setting up .venv for tests …"
+# The lock of CLIP's packages is a constraint: what it lists beside them depends on the build of torch that pip finds.
+.venv/test: requirements-test.lock requirements-clip.lock .venv/base
+	@echo "Setting up .venv for tests, with torch (1 GB or more) …"
 	@$(PIP) install --require-hashes -r requirements-test.lock
+	@$(PIP) install -c requirements-clip.lock open-clip-torch torch torchvision
 	@touch $@
 
 demo: .venv/base ## Set everything up, walk through the workflow on real data, and serve on (ONCE=1: end instead).

@@ -31,7 +31,8 @@ BATCH = 16
 
 async def sample(runtime: Runtime, catalog: Catalog, plan: Plan, inputs: Mapping[str, Any]) -> None:
     """Keep the texts of an execution whose indexes are being compared. An execution never fails for this."""
-    wanted = {embed.bind: embed.index for embed in plan.embeds if embed.index in catalog.compared and not embed.several}
+    texts = [embed for embed in plan.embeds if embed.mode == "text"]
+    wanted = {embed.bind: embed.index for embed in texts if embed.index in catalog.compared}
     given = [(wanted[bind.name], fill(bind.value, inputs)) for bind in plan.binds if bind.name in wanted]
     most = runtime.settings.migration_queries
     for index, text in given:

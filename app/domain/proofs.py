@@ -100,6 +100,7 @@ async def suggestions(
     of more dimensions are named, of which the index holds the first. Mappings that are proven are not doubted. Remote
     services are asked only about an index that the request does not map, and where it says `verify`.
     """
+    services = {name: info for name, info in services.items() if not info.sample}
     known = {(proof.index, proof.inference_service): proof for proof in proofs}
     settled = {proof.index for proof in known.values() if proof.verdict in ("match", "variant")}
     dense = [config for config in catalog.vector_configs if config.kind == "dense"]

@@ -14,7 +14,7 @@ Task = Literal["query", "document", "raw"]
 either, where the service sets them itself; else it is like `document`."""
 
 Vectors = NDArray[np.float32]
-"""Shape (n, dimension), one row a text."""
+"""Shape (n, dimension), one row a text or image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,12 @@ class ServiceInfo:
 
     `modalities` is a subset of `("text", "image")`; `normalized` says whether every vector has length 1, so
     that cosine similarity and inner product agree; `licence` is that of the weights; `max_batch` is the most
-    texts that the service wants in one call, where that is less than the setting `inference_batch`.
+    inputs that the service wants in one call, where that is less than the setting `inference_batch`.
 
     `remote`: calls go to another server, take time and may cost money, so they are limited, and what they answer
     is kept in the database. `stored`: it was made over the API. `fingerprint` stands for everything that its vectors
-    depend on beside the model's name.
+    depend on beside the model's name. `sample`: it knows little and is there to try things out, so nobody is advised to
+    use it.
     """
 
     name: str
@@ -42,11 +43,12 @@ class ServiceInfo:
     remote: bool = False
     stored: bool = False
     fingerprint: str = ""
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a service made of texts, and how many tokens its provider counted, where it says so."""
+    """What a service made of texts or images, and how many tokens its provider counted, where it says so."""
 
     vectors: Vectors
     tokens: int | None = None
@@ -99,4 +101,15 @@ class CountsTokens(Protocol):
 
     async def count_tokens(self, texts: Sequence[str]) -> int | None:
         """How many the model reads of these texts, as documents; None where its tokenizer is not at hand."""
+        ...
+
+
+class ImageService(Service, Protocol):
+    """A service whose modalities hold `image`: images and texts in one space."""
+
+    async def embed_images(self, images: Sequence[bytes]) -> Answer:
+        """One vector for each file's content, as `embed_texts` does.
+
+        Raises `InvalidRequest` with every image that cannot be used, at `("images", n)`.
+        """
         ...

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,16 @@ class Key(NamedTuple):
 
     service: str
     model: str
-    task: Task
+    task: Task | Literal["image"]
     input_hash: bytes
 
 
-def key_of(info: ServiceInfo, task: Task, text: str) -> Key:
+def key_of(info: ServiceInfo, task: Task, given: str | bytes) -> Key:
+    """Of a text, or of an image, which is embedded in one way whatever it is for."""
     model = f"{info.model} {info.fingerprint}".rstrip()
-    return Key(info.name, model, task, hashlib.sha256(text.encode()).digest())
+    if isinstance(given, bytes):
+        return Key(info.name, model, "image", hashlib.sha256(given).digest())
+    return Key(info.name, model, task, hashlib.sha256(given.encode()).digest())
 
 
 class VectorCache:

@@ -4,7 +4,8 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from dataclasses import replace
+from typing import TypeVar, cast
 
 import numpy as np
 from tenacity import (
@@ -16,8 +17,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from app.errors import InferenceUnavailable, PgretrieveError
-from app.inference.base import Answer, PassingFailure, Service, ServiceInfo, Task
+from app.errors import InferenceUnavailable, InvalidRequest, PgretrieveError, Problem
+from app.inference.base import Answer, ImageService, PassingFailure, Service, ServiceInfo, Task
 from app.inference.gate import Gate
 from app.settings import Settings
 
@@ -42,17 +43,19 @@ class Caller:
 
     async def embed(self, texts: Sequence[str], sizes: Sequence[int], task: Task) -> Answer:
         """All texts, in calls one after the other; `sizes` are their UTF-8 bytes. One failure fails the whole."""
-        info = self.service.info
-        if reason := self.service.unavailable():
-            raise InferenceUnavailable(f"{info.name} cannot be used on this server. {reason}", service=info.name)
-        vectors = np.empty((len(texts), info.dimension), np.float32)
-        tokens: int | None = 0
-        async with self._counted():
-            for rows in calls(sizes, min(self._settings.inference_batch, info.max_batch)):
-                answer = await self._call(texts[rows], task)
-                vectors[rows] = answer.vectors
-                tokens = None if tokens is None or answer.tokens is None else tokens + answer.tokens
-        return Answer(vectors, tokens)
+        return await self._embed(sizes, lambda rows: self.service.embed_texts(texts[rows], task))
+
+    async def embed_images(self, images: Sequence[bytes]) -> Answer:
+        """All images, likewise; the service must have the modality."""
+        service = cast(ImageService, self.service)
+
+        async def embed(rows: slice) -> Answer:
+            try:
+                return await service.embed_images(images[rows])
+            except InvalidRequest as error:  # which counts from this call's first
+                raise InvalidRequest([_moved(problem, rows.start) for problem in error.problems]) from None
+
+        return await self._embed([0] * len(images), embed)
 
     async def close(self) -> None:
         await self._idle.wait()
@@ -69,16 +72,32 @@ class Caller:
             if not self._running:
                 self._idle.set()
 
-    async def _call(self, texts: Sequence[str], task: Task) -> Answer:
-        info = self.service.info
+    async def _embed(self, sizes: Sequence[int], embed: Callable[[slice], Awaitable[Answer]]) -> Answer:
+        info, settings = self.service.info, self._settings
+        if reason := self.service.unavailable():
+            raise InferenceUnavailable(f"{info.name} cannot be used on this server. {reason}", service=info.name)
+        vectors = np.empty((len(sizes), info.dimension), np.float32)
+        tokens: int | None = 0
+        async with self._counted():
+            for rows in calls(sizes, min(settings.inference_batch, info.max_batch)):
 
-        async def once() -> Answer:
-            answer = await self.service.embed_texts(texts, task)
-            check_answer(info, answer, len(texts))
-            return answer
+                async def once(rows: slice = rows) -> Answer:
+                    answer = await embed(rows)
+                    check_answer(info, answer, rows.stop - rows.start)
+                    return answer
 
-        settings = self._settings
-        return await answered(info.name, once, self._gate, settings.inference_timeout_s, settings.inference_retries)
+                limit, retries = settings.inference_timeout_s, settings.inference_retries
+                answer = await answered(info.name, once, self._gate, limit, retries)
+                vectors[rows] = answer.vectors
+                tokens = None if tokens is None or answer.tokens is None else tokens + answer.tokens
+        return Answer(vectors, tokens)
+
+
+def _moved(problem: Problem, start: int) -> Problem:
+    match problem.location:
+        case ("images", int(n)):
+            return replace(problem, location=("images", start + n))
+    return problem
 
 
 async def answered(

@@ -17,13 +17,14 @@ def escapes(model_dir: Path | None, path: str) -> str | None:
     return None
 
 
-def locate(model_dir: Path | None, path: str) -> Path:
-    """The file at that path under the folder of models; `NotLocated` says what is missing."""
+def locate(model_dir: Path | None, path: str, *, folders: bool = False) -> Path:
+    """The file (or with `folders` also the folder) at that path under the folder of models; `NotLocated` says what is
+    missing."""
     if model_dir is None:
         raise NotLocated("PGRETRIEVE_MODEL_DIR is not set: name the folder that holds the models, and restart.")
     if reason := escapes(model_dir, path):
         raise NotLocated(reason)
     found = (model_dir / path).resolve()
-    if not found.is_file():
+    if not (found.is_file() or (folders and found.is_dir())):
         raise NotLocated(f"There is no file {path} in PGRETRIEVE_MODEL_DIR: put it there.")
     return found

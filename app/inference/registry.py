@@ -69,6 +69,10 @@ class Inference:
         caller = self._caller(name)
         return caller.service if caller else None
 
+    def info(self, name: str) -> ServiceInfo:
+        """Raises `NotFound`."""
+        return self._known(name).service.info
+
     def is_built_in(self, name: str) -> bool:
         """Whether the name is the installation's, so that no other process can have changed what it means."""
         return name in self._built_in and name not in self._stored
@@ -89,10 +93,31 @@ class Inference:
 
     async def answer(self, name: str, texts: Sequence[str], task: Task = "query") -> Answer:
         """The same with what the provider counted. Past every cache: see `app.domain.embedding`."""
-        caller = self._caller(name)
-        if caller is None:
-            raise NotFound("inference service", name, f"This server has: {', '.join(self.names()) or 'none'}.")
-        return await caller.embed(texts, self.sizes(texts), task)
+        return await self._known(name).embed(texts, self.sizes(texts), task)
+
+    async def answer_images(self, name: str, images: Sequence[bytes]) -> Answer:
+        """The same for images, each the content of a file. Raises also `InvalidRequest` (`image_too_large`,
+        `bad_image`, `service_without_images`)."""
+        caller = self._known(name)
+        self.check_images(name, images)
+        return await caller.embed_images(images)
+
+    def check_images(self, name: str, images: Sequence[bytes]) -> None:
+        """Raises `InvalidRequest` where this service embeds no images, or with every one that is too large."""
+        info, problems, most = self._known(name).service.info, Problems(), self._settings.max_image_bytes
+        if "image" not in info.modalities:
+            able = ", ".join(other.name for other in self.infos() if "image" in other.modalities) or "none here"
+            message = (
+                f"{name} embeds texts only: query with a text or a vector, or use an index that is mapped to a service "
+                f"with images ({able})."
+            )
+            problems.add((), "service_without_images", message)
+            problems.refuse()
+        for i, image in enumerate(images):
+            if len(image) > most:
+                message = f"Image {i} has {len(image):,} bytes; the limit is {most:,} (PGRETRIEVE_MAX_IMAGE_BYTES)."
+                problems.add(("images", i), "image_too_large", message)
+        problems.refuse()
 
     async def count_tokens(self, name: str, texts: Sequence[str]) -> int | None:
         """How many tokens the service's model reads of these texts; None where nobody here knows its tokenizer."""
@@ -124,6 +149,12 @@ class Inference:
         results = await asyncio.gather(*closing, return_exceptions=True)
         if errors := [result for result in results if isinstance(result, BaseException)]:
             raise errors[0]
+
+    def _known(self, name: str) -> Caller:
+        caller = self._caller(name)
+        if caller is None:
+            raise NotFound("inference service", name, f"This server has: {', '.join(self.names()) or 'none'}.")
+        return caller
 
     def _caller(self, name: str) -> Caller | None:
         stored = self._stored.get(name)

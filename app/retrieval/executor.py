@@ -1,7 +1,7 @@
-"""Runs a plan: embeds its texts with no transaction open, then one statement in one round trip."""
+"""Runs a plan: embeds its texts and contents with no transaction open, then one statement in one round trip."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -11,7 +11,7 @@ from app.db.engine import connection, raw
 from app.errors import InvalidRequest, Problem
 from app.inference.base import Task
 from app.retrieval.plan import After, Bind, Embed, Estimate, Inputs, Plan
-from app.retrieval.searches.query import texts_of, with_vectors
+from app.retrieval.searches.query import Content, to_embed, with_vectors
 from app.retrieval.templates import MissingInput, fill, input_names
 from app.retrieval.vectors import Vector
 from app.telemetry import Timings
@@ -21,8 +21,8 @@ EXPLAIN = b"EXPLAIN (FORMAT JSON) "
 # What was there when the plan was compiled.
 GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
 
-Embedder = Callable[[str, str, Task], Awaitable[Vector]]
-"""Takes a service's name, a text and what it is for."""
+Embedder = Callable[[str, str | Content, Task], Awaitable[Vector]]
+"""Takes a service's name, a text or content and what it is for."""
 
 
 class Stale(Exception):
@@ -65,7 +65,7 @@ class Rows:
 
 
 async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, Any]:
-    """The value of every bind. Texts are embedded here; `InvalidRequest` names every input that does not fit."""
+    """The value of every bind. What is to be embedded is; `InvalidRequest` names every input that does not fit."""
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     embeds = {wanted.bind: wanted for wanted in plan.embeds}
@@ -80,6 +80,8 @@ async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, A
             problems.append(Problem((*INPUTS, error.name), "missing_input", message))
         except ValueError as error:
             problems.append(Problem(_place(bind), "bad_input", f"The value of {bind.name} does not fit: {error}."))
+        except InvalidRequest as error:  # of what was to be embedded
+            problems += [replace(problem, location=_place(bind)) for problem in error.problems]
     for group in plan.needs_one:
         if all(name in values and values[name] is None for name in group):
             message = "Every search of a feature_search stage was skipped, for its query is empty: give one of them."
@@ -90,9 +92,10 @@ async def fill_binds(plan: Plan, inputs: Inputs, embed: Embedder) -> dict[str, A
 
 
 async def _embedded(filled: Any, wanted: Embed, embed: Embedder) -> Any:
-    """A query with vectors in the place of its texts; what is empty stays as it is."""
-    texts = texts_of(filled, wanted.several)
-    return with_vectors(filled, {text: await embed(wanted.service, text, wanted.task) for text in texts})
+    """A query with vectors in the place of its texts and contents; what is empty stays as it is."""
+    given = to_embed(filled, wanted.mode, wanted.several)
+    vectors = {key: await embed(wanted.service, item, wanted.task) for key, item in given.items()}
+    return with_vectors(filled, vectors)
 
 
 def fill_estimate(estimate: Estimate, inputs: Inputs) -> dict[str, Any] | None:

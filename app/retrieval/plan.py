@@ -72,12 +72,13 @@ def render(statement: sa.ClauseElement) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """A bind whose value is a text that this inference service turns into a vector before the statement runs; or a
-    list of texts and vectors, `several` at most. The vector is compared with those of `index`."""
+    """A bind whose value is a text, or content, that this inference service turns into a vector before the statement
+    runs; or a list of texts, contents and vectors, `several` at most. The vector is compared with those of `index`."""
 
     bind: str
     service: str
     task: Literal["query", "document"]
+    mode: Literal["text", "content", "multi_content"] = "text"
     several: int = 0
     index: str = ""
 

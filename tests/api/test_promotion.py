@@ -132,12 +132,12 @@ def test_a_service_that_cannot_be_used_here_is_mapped_with_a_warning(api: Api) -
     headers = {"Authorization": f"Bearer {ROOT_KEY}"}
     url = f"/namespaces/{api.namespace}/promote"
     promoted = api.http.post(url, json={"vector_mappings": [mapping]}, headers=headers)
-    assert "pgretrieve[clip]" in promoted.headers["X-Promotion-Warnings"]
+    assert "PGRETRIEVE_CLIP_CHECKPOINT" in promoted.headers["X-Promotion-Warnings"]
     answer = promoted.json()
     assert answer["vector_inference_map"] == {"image": "clip_vit_b32"}
     assert "warnings" not in answer
     warned = api("POST", f"/namespaces/{api.namespace}/promote/validate", {"vector_mappings": [mapping]})
-    assert "pgretrieve[clip]" in warned["warnings"][0]
+    assert "PGRETRIEVE_CLIP_CHECKPOINT" in warned["warnings"][0]
     api.retriever("r", feature_search(search("image", "{{INPUT.q}}", mode="text")))
     code, _ = api.refused("POST", "/retrievers/r/execute", {"inputs": {"q": "a cat"}}, status=503)
     assert code == "inference_unavailable"

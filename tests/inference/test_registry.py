@@ -147,7 +147,9 @@ async def test_the_services_of_this_server() -> None:
     inference = Inference.from_settings(settings_of())
     facts = {info.name: (info.dimension, info.modalities, info.normalized) for info in inference.infos()}
     assert facts == {
+        "clip_micro": (128, ("text", "image"), True),
         "clip_vit_b32": (512, ("text", "image"), True),
+        "emoji_minilm": (384, ("text", "image"), True),
         "minilm_l6_v2": (384, ("text",), True),
         "multilingual_e5_small": (384, ("text",), True),
         "openai_text_3_large": (3072, ("text",), True),

@@ -219,20 +219,25 @@ class Tokens:
         return text[: self._head_chars].rpartition(" ")[0] if self._cut(text) else text
 
 
+def session(content: bytes | Path, threads: int) -> Any:
+    """A network on the CPU, as `onnxruntime.InferenceSession`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait by spinning save 0.3 ms of a query on idle cores; on cores shared with a busy
+    # Postgres they cost 4 of 12 ms, and nearly half of the CPU.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    model = str(content) if isinstance(content, Path) else content
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class Network:
     """The network, from the content of its file, or from the file where that refers to others beside it."""
 
     def __init__(self, content: bytes | Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Threads that wait by spinning save 0.3 ms of a query on idle cores; on cores shared with a busy
-        # Postgres they cost 4 of 12 ms, and nearly half of the CPU.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        model = str(content) if isinstance(content, Path) else content
-        self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = session(content, threads)
         self._inputs = {given.name for given in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
 

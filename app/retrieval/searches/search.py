@@ -232,10 +232,11 @@ def _needle(n: int, search: Search, config: VectorConfig, to: Lowering) -> Needl
     hint = f"{to.prefix}_query_{n}"
     type_ = sa.ARRAY(vector_type(config)) if config.kind == "multi" else vector_type(config)
     bind = to.binds.add(hint, type_, _read(search, to), _reader(search, config, to))
-    if query.embeds and (service := to.catalog.inference_map.get(config.name)):
+    mode, service = query.input_mode, to.catalog.inference_map.get(config.name)
+    if service and mode in ("text", "content", "multi_content"):
         task: Literal["query", "document"] = "document" if query.embedding_task == "retrieval_document" else "query"
-        several = to.limits.contents if query.input_mode == "multi_content" else 0
-        to.embeds.append(Embed(hint, service, task, several, config.name))
+        several = to.limits.contents if mode == "multi_content" else 0
+        to.embeds.append(Embed(hint, service, task, mode, several, config.name))
     where = [bind.is_not(None)] if search.on_empty == "skip" else []
     vectors = query_vectors(bind, config, hint) if config.kind == "multi" else None
     return Needle(bind, vectors, where)
