@@ -102,16 +102,27 @@ class Deleted(msgspec.Struct, kw_only=True):
     message: str
 
 
-class Texts(Input, frozen=True):
-    """What to embed: one `text`, or several `texts`."""
+class Given(Input, frozen=True):
+    """What to embed, one of these: a `text`, several `texts`; an image by its URL (`image_url`) or as base64 or a data
+    URI (`image_base64`), or several `images` in any of these forms."""
 
     text: str | None = None
     texts: list[str] | None = None
+    image_url: str | None = None
+    image_base64: str | None = None
+    images: list[str] | None = None
     prompts: NotOffered = None
-    image_url: NotOffered = None
-    image_base64: NotOffered = None
     video_url: NotOffered = None
     audio_url: NotOffered = None
+
+    @property
+    def name(self) -> str | None:
+        """Of the one that is given."""
+        names = [name for name in KINDS if getattr(self, name) is not None]
+        return names[0] if len(names) == 1 else None
+
+
+KINDS = ("text", "texts", "image_url", "image_base64", "images")
 
 
 class InferenceParameters(Input, frozen=True):
@@ -121,9 +132,9 @@ class InferenceParameters(Input, frozen=True):
 
 
 class InferenceInput(Input, frozen=True):
-    """Texts, and who embeds them: `inference_name`, or an index (`feature_uri`), or `provider` with `model`."""
+    """Texts or images, and who embeds them: `inference_name`, an index (`feature_uri`), or `provider` with `model`."""
 
-    inputs: Texts
+    inputs: Given
     inference_name: str | None = None
     feature_uri: str | None = None
     provider: str | None = None
@@ -236,15 +247,18 @@ async def delete_service(name: FromPath[str], runtime: RuntimeDep) -> Deleted:
     operation_id="run_inference",
 )
 async def run_inference(data: JSONBody[InferenceInput], request: AnyRequest, runtime: RuntimeDep) -> Inferred:
-    """Embed texts with a service, named directly or by an index that is mapped to it."""
-    texts = _texts(data.inputs, runtime.settings.max_inference_texts)
+    """Embed texts or images with a service, named directly or by an index that is mapped to it."""
+    name, given = _given(data.inputs, runtime.settings.max_inference_texts)
     service = await _service(data, request, runtime)
     task = data.parameters.task if data.parameters else "query"
     began = time.perf_counter()
     try:
-        embedded = await embedding.embed(runtime, service.info.name, texts, task)
+        if name in ("text", "texts"):
+            embedded = await embedding.embed(runtime, service.info.name, given, task)
+        else:
+            embedded = await embedding.embed_contents(runtime, service.info.name, given)
     except InvalidRequest as error:
-        raise InvalidRequest([_placed(problem, data.inputs) for problem in error.problems], **error.details) from None
+        raise InvalidRequest([_placed(problem, name) for problem in error.problems], **error.details) from None
     return Inferred(
         data={"embeddings": embedded.vectors.tolist()},
         provider=service.info.provider,
@@ -255,20 +269,23 @@ async def run_inference(data: JSONBody[InferenceInput], request: AnyRequest, run
     )
 
 
-def _texts(inputs: Texts, most: int) -> list[str]:
-    here = ("body", "inputs")
-    if (inputs.text is None) == (inputs.texts is None):
-        raise InvalidRequest([Problem(here, "missing_input", "Give either `text` or `texts`.")])
-    texts = [inputs.text] if inputs.text is not None else inputs.texts or []
-    if not 1 <= len(texts) <= most:
-        message = f"Give 1 to {most} texts (PGRETRIEVE_MAX_INFERENCE_TEXTS); these are {len(texts)}."
-        raise InvalidRequest([Problem((*here, "texts"), "out_of_range", message)])
-    return texts
+def _given(inputs: Given, most: int) -> tuple[str, list[str]]:
+    """The name of what is to be embedded, and the list of it."""
+    here, name = ("body", "inputs"), inputs.name
+    if name is None:
+        message = f"Give exactly one of {', '.join(f'`{name}`' for name in KINDS)}."
+        raise InvalidRequest([Problem(here, "missing_input", message)])
+    value = getattr(inputs, name)
+    given = value if isinstance(value, list) else [value]
+    if not 1 <= len(given) <= most:
+        message = f"Give 1 to {most} {name} (PGRETRIEVE_MAX_INFERENCE_TEXTS); these are {len(given)}."
+        raise InvalidRequest([Problem((*here, name), "out_of_range", message)])
+    return name, given
 
 
-def _placed(problem: Problem, inputs: Texts) -> Problem:
-    """The problem at its place in the body: the domain knows a list of texts."""
-    place = ("text",) if inputs.text is not None else problem.location
+def _placed(problem: Problem, name: str) -> Problem:
+    """The problem at its place in the body: the domain knows lists of texts and images."""
+    place = problem.location if name in ("texts", "images") else (name,)
     return Problem(("body", "inputs", *place), problem.code, problem.message)
 
 

@@ -19,27 +19,32 @@ from app.domain.windows import Window
 from app.errors import InvalidRequest, Problem, Problems
 
 AnyRequest = Request[Any, Any, State]
-TEXT, VECTOR = "text", "vector"
+# What each mode of these routes is called in a stage.
+MODES = {"text": "text", "vector": "vector", "image": "content", "url": "content", "content": "content"}
 
 
 class FeatureQuery(Input, frozen=True, kw_only=True):
-    """What is searched for: `text`, or a `vector` that you computed."""
+    """What is searched for: `text`, a `vector` that you computed, or an image by its `url`, or as a data URI or base64
+    (`image`)."""
 
-    input_mode: str = TEXT
+    input_mode: str = "text"
     text: str | None = None
     vector: Any = None
     value: Any = None
-    url: NotOffered = None
-    image: NotOffered = None
+    url: str | None = None
+    image: str | None = None
 
     def content(self, problems: Problems) -> Any:
-        if self.input_mode not in (TEXT, VECTOR):
-            message = f"input_mode {self.input_mode!r} is not offered by this server; use 'text' or 'vector'."
+        mode = self.input_mode
+        if mode not in MODES:
+            message = f"There is no input_mode {mode!r}; use one of {', '.join(MODES)}."
             problems.add(("body", "query", "input_mode"), "not_offered", message)
-        own = self.text if self.input_mode == TEXT else self.vector
-        content = own if own is not None else self.value
+            return None
+        content = getattr(self, mode) if mode != "content" else None
+        content = content if content is not None else self.value
         if content is None:
-            problems.add(("body", "query"), "bad_query", f"A {self.input_mode} query needs `{self.input_mode}`.")
+            needed = "value" if mode == "content" else mode
+            problems.add(("body", "query"), "bad_query", f"A query of input_mode {mode!r} needs `{needed}`.")
         return content
 
 
@@ -127,7 +132,7 @@ async def _search(
         await check_size(request, runtime, inputs, problems)
         problems.refuse()
         # The query is an input: what has one shape shares a plan, and braces in a text are no template.
-        asked = {"input_mode": query.input_mode, "value": "{{INPUT.query}}"}
+        asked = {"input_mode": MODES[query.input_mode], "value": "{{INPUT.query}}"}
         search = {"feature_uri": given.feature_uri, "query": asked, "top_k": given.top_k}
         pipeline = adhoc.one_search(search, collections)
     wanted = Execution(inputs, given.filters, window, given.return_vectors)

@@ -66,7 +66,7 @@ async def _prepare(runtime: Runtime, namespace: str, pipeline: Pipeline, shape: 
 
 
 def lift_queries(definition: Definition, inputs: Mapping[str, Any]) -> tuple[Definition, dict[str, Any]]:
-    """The definition with the query vectors and texts that stand in it as inputs, and those inputs."""
+    """The definition with the query vectors, texts and contents that stand in it as inputs, and those inputs."""
     stages = definition.get("stages")
     schema = definition.get("input_schema")
     taken = {*inputs, *(schema if isinstance(schema, dict) else ())}
@@ -95,7 +95,7 @@ def _lift_search(search: Any, literals: dict[str, Any]) -> Any:
         mode = "text" if isinstance(query, str) else "vector"
         return {**search, "query": {"input_mode": mode, "value": _as_input(query, literals)}}
     if isinstance(query, dict):
-        found = [name for name in ("value", "text", "vector", "values") if query.get(name) is not None]
+        found = [name for name in ("value", "text", "vector", "values", "content") if query.get(name) is not None]
         if len(found) == 1 and _is_literal(query[found[0]]):
             return {**search, "query": {**query, found[0]: _as_input(query[found[0]], literals)}}
         reference = query.get("document_ref")
@@ -151,7 +151,7 @@ def with_index(definition: Definition, catalog: Catalog) -> Definition:
     (search,) = parameters["searches"]
     if search["feature_uri"] != ANY_INDEX or ANY_INDEX.rsplit("/", 1)[-1] in catalog.by_name:
         return definition
-    find = _text_index if search["query"]["input_mode"] == "text" else _only_index
+    find = _text_index if search["query"]["input_mode"] in ("text", "content") else _only_index
     parameters = {**parameters, "searches": [{**search, "feature_uri": find(catalog)}]}
     return {**definition, "stages": [{**stage, "config": {**stage["config"], "parameters": parameters}}]}
 

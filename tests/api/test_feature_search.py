@@ -73,7 +73,7 @@ def test_the_mean_of_several_is_the_query(words: Api) -> None:
     refused = words(
         "POST", "/retrievers/several/execute", {"inputs": {"one": "https://a.b/c.png", "other": "x"}}, status=422
     )
-    assert "URLs" in refused["error"]["message"]
+    assert refused["error"]["code"] == "service_without_images"
     refused = words("POST", "/retrievers/several/execute", {"inputs": {"one": " ", "other": ""}}, status=422)
     assert "empty" in refused["error"]["message"]
 
@@ -87,8 +87,8 @@ def test_vectors_count_by_direction_in_a_mean(plane: Api) -> None:
 @pytest.mark.parametrize(
     ("of", "problem"),
     [
-        ({"input_mode": "content", "value": "https://a.b/c.png"}, "not_offered@query.input_mode"),
-        ({"input_mode": "content", "content": {"url": "https://a.b"}}, "not_offered@query.input_mode"),
+        ({"input_mode": "content", "value": "https://a.b/c.png"}, "text_needs_promotion@query.input_mode"),
+        ({"input_mode": "content", "content": {"url": "https://a.b"}}, "text_needs_promotion@query.input_mode"),
         ({"input_mode": "multi_content", "values": [[1, 0], "s3://a/b"]}, "text_needs_promotion@query.input_mode"),
         ({"input_mode": "multi_content", "values": [[1, 0], [1]]}, "bad_query@query.values"),
         ({"input_mode": "multi_content", "values": [[1, 0]] * 17}, "bad_query@query.values"),

@@ -312,7 +312,11 @@ BAD: dict[str, dict[str, Any]] = {
     "out_of_range@body.inputs.texts ": {"inputs": {"texts": ["a"] * 257}, "inference_name": minilm.NAME},
     "text_too_long@body.inputs.texts.1": {"inputs": {"texts": ["a", "b" * 100_001]}, "inference_name": minilm.NAME},
     "text_too_long@body.inputs.text": {"inputs": {"text": "b" * 100_001}, "inference_name": minilm.NAME},
-    "not_offered@body.inputs.image_url": {"inputs": {"image_url": "http://x"}, "inference_name": minilm.NAME},
+    "service_without_images@body.inputs.image_url": {
+        "inputs": {"image_url": "http://x"},
+        "inference_name": minilm.NAME,
+    },
+    "not_offered@body.inputs.video_url": {"inputs": {"video_url": "http://x"}, "inference_name": minilm.NAME},
     "not_offered@body.inputs.prompts": {"inputs": {"prompts": ["hi"]}, "provider": "openai", "model": "gpt-4o"},
     "not_offered@body.enable_semantic_cache": {
         "inputs": {"text": "a"},

@@ -140,7 +140,7 @@ def test_an_input_schema_may_change_in_any_way(shelf: Api) -> None:
 def test_inputs_are_bounded(shelf: Api) -> None:
     shelf.retriever("r", by("x"))
     execute = "/retrievers/r/execute"
-    assert shelf.refused("POST", execute, {"inputs": {"x": "y" * 2**20}}) == (
+    assert shelf.refused("POST", execute, {"inputs": {"x": "y" * 2**23}}) == (
         "input_too_large",
         ["input_too_large@body.inputs"],
     )
@@ -152,7 +152,7 @@ def test_inputs_are_bounded(shelf: Api) -> None:
     for _ in range(400):
         deep = {"a": deep}
     assert shelf.refused("POST", execute, {"inputs": {"x": deep}})[0] == "too_deep"
-    batch = {"queries": [{"inputs": {"x": "y" * 2**19}}] * 3}
+    batch = {"queries": [{"inputs": {"x": "y" * 2**22}}] * 3}
     assert shelf.refused("POST", f"{execute}/batch", batch)[0] == "input_too_large"
     schema: Any = {"type": "string"}
     for _ in range(9):

@@ -212,7 +212,7 @@ def test_what_such_a_search_lacks_is_told(stored: Api) -> None:
     assert refused("/features/search", {"query": vector}) == ["bad_input@body.query"]
     assert refused("/features/search", {"query": vector, "feature_uri": "w"}) == ["unknown_index@body.feature_uri"]
     assert refused("/features/search", {"query": {"input_mode": "url", "url": "http://x"}}) == [
-        "not_offered@body.query.url"
+        "text_needs_promotion@body.query"
     ]
     assert refused("/features/search", {"query": {"input_mode": "vector"}}) == ["bad_query@body.query"]
     assert refused("/features/search", {"query": vector, "top_k": 0})[0].startswith("bad_type@body.top_k")

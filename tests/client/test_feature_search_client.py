@@ -1,10 +1,12 @@
 """feature_search and maxsim_rerank, written with the official client's typed models, as they serialise them."""
 
+import base64
 from typing import Any
 
 import pytest
 from mixpeek import Mixpeek
 from mixpeek.models.query import Query
+from mixpeek.models.stage_defs_content_query_input import StageDefsContentQueryInput
 from mixpeek.models.stage_defs_document_query_input import StageDefsDocumentQueryInput
 from mixpeek.models.stage_defs_document_reference import StageDefsDocumentReference
 from mixpeek.models.stage_defs_facet_field_config import StageDefsFacetFieldConfig
@@ -15,7 +17,10 @@ from mixpeek.models.stage_defs_text_query_input import StageDefsTextQueryInput
 from mixpeek.models.stage_defs_vector_query_input import StageDefsVectorQueryInput
 from mixpeek.models.stage_params_feature_search import StageParamsFeatureSearch
 from mixpeek.models.stage_params_maxsim_rerank import StageParamsMaxsimRerank
+from mixpeek.models.value2 import Value2
 from mixpeek.models.value3 import Value3
+
+from tests.data.emoji import drawing
 
 
 def stage(stage_id: str, parameters: Any) -> dict[str, Any]:
@@ -93,3 +98,27 @@ def test_several_contents(shop: Mixpeek) -> None:
     several = StageDefsMultiContentQueryInput(values=["{{INPUT.one}}", "{{INPUT.other}}"])
     parameters = StageParamsFeatureSearch(searches=[search("v", several)], final_top_k=1)
     assert ids(found(shop, parameters, one=[1, 0], other=[0, 1])) == ["d1"]
+
+
+def test_an_image_finds_its_like_and_words_find_it(client: Mixpeek, namespace: str) -> None:
+    names = ["guitar", "snowman", "red apple"]
+    images = [base64.b64encode(drawing(name)).decode() for name in names]
+    body = {"inference_name": "emoji_minilm", "inputs": {"images": images}}
+    vectors = client._request("POST", "/inference", body=body).data.embeddings
+    client.namespaces.create(
+        namespace_id=namespace, vector_configs=[{"name": "image", "dimension": 384, "metric": "cosine"}]
+    )
+    documents = [
+        {"document_id": name, "vectors": {"image": vector}, "payload": {}}
+        for name, vector in zip(names, vectors, strict=True)
+    ]
+    client.namespaces.documents.upsert(namespace_id=namespace, documents=documents)
+    mapping = [{"existing_index": "image", "inference_service": "emoji_minilm"}]
+    client.namespaces.promote(namespace_id=namespace, vector_mappings=mapping)
+    content = StageDefsContentQueryInput(value=Value2(actual_instance="{{INPUT.q}}"))
+    image = search("image", content, top_k=1)
+    assert ids(found(client, StageParamsFeatureSearch(searches=[image]), q=f"data:image/png;base64,{images[1]}")) == [
+        "snowman"
+    ]
+    words = search("image", StageDefsTextQueryInput(value="{{INPUT.q}}"), top_k=1)
+    assert ids(found(client, StageParamsFeatureSearch(searches=[words]), q="fruit")) == ["red apple"]

@@ -37,11 +37,11 @@ class FeatureSearch(SqlStage, frozen=True, kw_only=True):
       theirs (MaxSim). The similarity is the metric's score: cosine, inner product, or 1 / (1 + distance). Of a sparse
       index only documents that score above 0 are found, unless its metric is euclidean.
     - `text`: words, which the index's inference service embeds.
-    - `multi_content`: `values`, a list of texts and vectors, whose mean is searched for (for cosine, of their
-      directions).
+    - `content`: an image, by a URL (https or http), as a data URI or base64, where the index's service embeds images.
+    - `multi_content`: `values`, a list of texts, URLs, data URIs and vectors, whose mean is searched for (for cosine,
+      of their directions).
     - `document`: `document_ref: {document_id, collection_id}`, a stored document, whose own vector is searched for; it
       is not among the answers. One that does not exist, or has no vector in this index, is refused.
-    - `content`: here a list of numbers only; URLs and files are refused.
 
     With `lexical` a search finds words (BM25) instead of vectors, in its `fields` or in all that are indexed.
     An empty query (null, `""`, a missing input) is refused; with `on_empty: skip` its search is left out of the fusion,
