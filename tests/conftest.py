@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from uuid import uuid4
 
 import httpx
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -19,6 +20,11 @@ from app.settings import Settings
 from tests import servers
 from tests.http import ROOT_KEY, Api
 from tests.openai_server import OpenAIServer
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
