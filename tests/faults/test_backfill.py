@@ -71,7 +71,8 @@ class Fleet:
 
     def task(self) -> tuple[Any, ...]:
         with psycopg.connect(self.url) as conn:
-            query = "SELECT status, total, done, failed FROM pgretrieve.tasks ORDER BY created_at DESC LIMIT 1"
+            query = """SELECT status, total, done, failed FROM pgretrieve.tasks WHERE kind = 'backfill'
+                ORDER BY created_at DESC LIMIT 1"""
             found = conn.execute(query).fetchone()
         assert found is not None
         return found
