@@ -21,7 +21,6 @@ from tests import servers
 from tests.http import ROOT_KEY, Api
 from tests.openai_server import OpenAIServer
 
-
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
