@@ -53,7 +53,7 @@ async def run_slice(runtime: Runtime, task_id: str, number: int) -> None:
     over: a job may be run again whose worker was lost."""
     ends = time.monotonic() + SLICE_S
     while True:
-        pause = await _advance(runtime, task_id, number)
+        pause = await advance(runtime, task_id, number)
         if pause is None:
             return
         if time.monotonic() + pause > ends:
@@ -71,8 +71,11 @@ async def give_up(runtime: Runtime, task_id: str, error: Exception) -> None:
         await tasks.end(conn, task_id, "FAILED", told)
 
 
-async def _advance(runtime: Runtime, task_id: str, number: int) -> float | None:
-    """Take one chunk and do it. Answers the seconds to wait before the next; None: it is over, or another's slice."""
+async def advance(runtime: Runtime, task_id: str, number: int = 0) -> float | None:
+    """Take one chunk and do it. Answers the seconds to wait before the next; None: it is over, or another's slice.
+
+    The task fills its subject, or the shadow of it that its `about` names as `config`.
+    """
     try:
         async with transaction(runtime.engine, runtime.settings) as conn:
             task = await tasks.find(conn, task_id)
@@ -81,7 +84,7 @@ async def _advance(runtime: Runtime, task_id: str, number: int) -> float | None:
             if task.status == "PENDING" and not await tasks.begin(conn, task_id):
                 return None
             catalog = await load_catalog(conn, task.namespace_id)
-            source = backfill.source_of(catalog, str(task.subject))
+            source = backfill.source_of(catalog, str(task.about.get("config", task.subject)))
             if source is None:
                 gone = Conflict(f"The index {task.subject!r} is mapped to no service and field any more.")
                 await tasks.end(conn, task_id, "FAILED", gone)

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy.exc import IntegrityError
@@ -137,7 +137,8 @@ async def start(
     place = {"namespace_id": before.namespace_id, "index_name": wanted.index}
     await conn.execute(statement("set_shadow"), {**place, "shadow": shadow})
     await insert_mappings(conn, before.namespace_id, [(shadow, wanted.to_service, field)])
-    about = {"migration_id": migration_id, "to_service": wanted.to_service}
+    about: dict[str, Any] = {"migration_id": migration_id, "to_service": wanted.to_service, "config": shadow}
+    about |= {"rate_per_minute": wanted.rate_per_minute}
     task_id = await tasks.create(conn, before.namespace_id, "migrate_model", subject=wanted.index, about=about)
     await _insert(conn, before, wanted, field, migration_id, task_id, created_by)
     await defer(conn, migration_id)
@@ -214,10 +215,10 @@ def _decide(catalog: Catalog, wanted: Wanted, services: Mapping[str, ServiceInfo
     return field
 
 
-async def defer(conn: AsyncConnection, migration_id: str) -> None:
-    """Have the job go on with it."""
-    lock = f"migrate_model:{migration_id}"
-    await queue.defer(conn, "migrate_model", {"migration_id": migration_id}, lock=lock)
+async def defer(conn: AsyncConnection, migration_id: str, pause_s: float = 0.0) -> None:
+    """Have the job go on with it, after a pause where one is given."""
+    lock, after = f"migrate_model:{migration_id}", timedelta(seconds=pause_s) if pause_s > 0 else None
+    await queue.defer(conn, "migrate_model", {"migration_id": migration_id}, lock=lock, after=after)
 
 
 async def find(conn: AsyncConnection, namespace_id: str, migration_id: str) -> Migration:

@@ -80,13 +80,6 @@ WHERE m.namespace_id = :namespace_id AND m.name IN (:index_name, :shadow) AND (
     SELECT count(*) FROM pgretrieve.vector_inference_map o
     WHERE o.namespace_id = :namespace_id AND o.name IN (:index_name, :shadow)) = 1;
 
--- queue_shadow_work --
--- A chunk of the documents without a vector in this column, to be made when nothing newer is to be. What is queued for
--- other reasons is not counted for the task.
-INSERT INTO pgretrieve.work (namespace_id, kind, target, subject, priority, task_id)
-SELECT :namespace_id, 'embed', :target, s.subject, -1, :task_id FROM unnest(CAST(:subjects AS text[])) AS s (subject)
-ON CONFLICT (namespace_id, kind, target, subject) DO NOTHING;
-
 -- sample_query --
 -- A query that was searched for while a migration compares; each once, and only so many.
 INSERT INTO pgretrieve.model_migration_queries (migration_id, query_hash, query)

@@ -327,10 +327,7 @@ async def test_the_gate_compares_sampled_and_judged_queries(place: Place) -> Non
     assert place.query(sampled) == []
 
 
-async def test_a_back_fill_goes_on_where_it_was_and_makes_nothing_twice(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migrating, "CHUNK", 5)
+async def test_a_back_fill_goes_on_where_it_was_and_makes_nothing_twice(place: Place) -> None:
     place.new.error = KeyboardInterrupt()  # the worker ends within its first batch
     migration_id = await place.start()
     with pytest.raises(KeyboardInterrupt):
