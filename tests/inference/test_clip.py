@@ -77,6 +77,8 @@ async def test_texts_and_images_are_asked_for_at_the_same_time(inference: Infere
 async def test_the_emoji_service_has_minilms_own_texts(inference: Inference) -> None:
     its = await inference.embed("minilm_l6_v2", ["a red car"])
     assert (await inference.embed("emoji_minilm", ["a red car"]) == its).all()
+    counted = [await inference.count_tokens(name, ["a red car"]) for name in ("emoji_minilm", "minilm_l6_v2")]
+    assert counted == [5, 5]
 
 
 async def test_a_bad_image_is_named_by_its_place_and_disturbs_no_other(inference: Inference) -> None:

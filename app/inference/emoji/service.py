@@ -47,6 +47,9 @@ class EmojiMiniLM:
     async def embed_texts(self, texts: Sequence[str], task: Task) -> Answer:
         return await self._text_side.embed_texts(texts, task)
 
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return await self._text_side.count_tokens(texts)
+
     async def embed_images(self, images: Sequence[bytes]) -> Answer:
         return Answer(await self._batches.embed(await self._pictures.prepared(images, prepare)))
 
