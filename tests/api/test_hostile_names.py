@@ -175,7 +175,7 @@ def test_names_of_namespaces_may_be_any_printable_text(api: Api, name: str) -> N
         assert api.http.get("/documents/d", headers=sent).json()["document_id"] == "d"
         found = api("POST", "/namespaces/list", {"filters": {"namespace_name": name}, "case_sensitive": True})
         assert [namespace["namespace_id"] for namespace in found["results"]] == [api.namespace]
-        found = api("POST", "/namespaces/list", {"search": name, "case_sensitive": True})
+        found = api("POST", "/namespaces/list", {"search": name, "case_sensitive": True, "limit": 1000})
         assert api.namespace in {namespace["namespace_id"] for namespace in found["results"]}
     finally:
         api("DELETE", f"/namespaces/{api.namespace}")

@@ -218,7 +218,7 @@ SEARCH = {"feature_uri": "v", "query": {"input_mode": "vector", "value": [1, 0]}
         ([feature_search({**SEARCH, "top_k": 5001})], "out_of_range"),
         ([feature_search({**SEARCH, "weight": 2})], "out_of_range"),
         ([feature_search({**SEARCH, "lexical": True})], "bad_query"),
-        ([feature_search({**SEARCH, "query": {"input_mode": "content", "value": "http://x"}})], "not_offered"),
+        ([feature_search({**SEARCH, "query": {"input_mode": "content", "value": "http://x"}})], "text_needs_promotion"),
         ([feature_search({**SEARCH, "query": {"input_mode": "psychic", "value": 1}})], "bad_query"),
         ([feature_search({**SEARCH, "query": {"input_mode": "vector"}})], "bad_query"),
         ([feature_search({**SEARCH, "query": {"input_mode": "vector", "value": [1]}})], "bad_vector"),

@@ -40,6 +40,7 @@ def worker_process(url: str, openai: OpenAIServer) -> Iterator[subprocess.Popen[
         "OPENAI_API_KEY": openai.key,
         "OPENAI_BASE_URL": openai.base_url,
         "PGRETRIEVE_WORK_BATCH": str(BATCH),
+        "PGRETRIEVE_DRIFT_PROBE_HOURS": "0",
     }
     command = [sys.executable, "-m", "app.cli", "worker"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -124,6 +124,7 @@ def environment(url: str, openai: OpenAIServer) -> dict[str, str]:
         "DATABASE_URL": url,
         SECRET: openai.key,
         "PGRETRIEVE_WORK_LEASE_S": "5",
+        "PGRETRIEVE_DRIFT_PROBE_HOURS": "0",
         "PGRETRIEVE_WORK_BATCH": str(BATCH),
         "PGRETRIEVE_INFERENCE_CACHE_ROWS": "0",
     }
