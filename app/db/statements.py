@@ -17,7 +17,9 @@ def _texts() -> dict[str, str]:
     for file in importlib.resources.files("sql").joinpath("queries").iterdir():
         if file.name.endswith(".sql"):
             parts = NAME.split(file.read_text(encoding="utf-8"))
-            found |= dict(zip(parts[1::2], (part.strip().removesuffix(";") for part in parts[2::2]), strict=True))
+            new = dict(zip(parts[1::2], (part.strip().removesuffix(";") for part in parts[2::2]), strict=True))
+            assert not found.keys() & new.keys(), f"two statements are called {found.keys() & new.keys()}"
+            found |= new
     return found
 
 

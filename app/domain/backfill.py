@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import tasks, vector_changes
+from app.domain import sources, tasks, vector_changes
 from app.domain.forecasting import Forecast
 from app.domain.namespaces import Backfill, NewVector, lock_catalog
 from app.errors import Conflict, NotFound, Problems
@@ -35,7 +35,7 @@ class Place:
 
 def check_backfill(wanted: Backfill, at: tuple[str | int, ...], problems: Problems) -> None:
     """Find what is wrong with a back-fill as it is asked for."""
-    check_field(wanted.source_field, (*at, "source_field"), problems)
+    sources.check_field(wanted.source_field, (*at, "source_field"), problems)
     if wanted.rate_per_minute is not None and not 1 <= wanted.rate_per_minute <= 10_000_000:
         problems.add((*at, "rate"), "out_of_range", "A rate is from 1 to 10,000,000 documents a minute.")
 
@@ -51,11 +51,6 @@ def check_filled(vector: NewVector, at: tuple[str | int, ...], problems: Problem
         message = "`source_field` and the back-fill's are one field; give it once."
         problems.add((*at, "source_field"), "conflicting_fields", message)
     check_backfill(vector.backfill, (*at, "backfill"), problems)
-
-
-def check_field(field: str | None, at: tuple[str | int, ...], problems: Problems) -> None:
-    if field is not None and (not 0 < len(field) <= 255 or "\0" in field or "" in field.split(".")):
-        problems.add(at, "bad_field", "A source_field is a dotted path of 1 to 255 characters.")
 
 
 def source_of(catalog: Catalog, name: str) -> Source | None:

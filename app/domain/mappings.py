@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import vector_changes
+from app.domain import sources, vector_changes
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.promotion import check_service
 from app.domain.proof import Proof, prove
@@ -99,8 +99,8 @@ async def put(
     present = before.inference_map.get(wanted.index)
     if present != checked.service:
         raise Conflict(f"The mapping of {wanted.index!r} was changed by another request.", code="changed")
-    sources = {source.column for source in before.sources}
-    if present != wanted.inference_service and config.column in sources:
+    embedded = {source.column for source in before.sources}
+    if present != wanted.inference_service and config.column in embedded:
         # Workers have gone on since: read again what they may have written.
         await refuse_foreign(conn, before, config, wanted.inference_service)
     binds: dict[str, Any] = {"namespace_id": before.namespace_id, "target": config.column}
@@ -118,7 +118,7 @@ def _decide(catalog: Catalog, wanted: Wanted, services: Mapping[str, ServiceInfo
     if config.kind != "dense":
         message = f"The index {wanted.index!r} is {config.kind}; services make dense vectors."
         problems.add(SERVICE, "not_dense", message)
-    vector_changes.check_field(wanted.source_field, problems)
+    sources.check_field(wanted.source_field, ("body", "source_field"), problems)
     check_service(wanted.inference_service, wanted.index, config.dimension, services, SERVICE, problems)
     problems.refuse()
     return config

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import tasks, vector_changes
+from app.domain import sources, tasks, vector_changes
 from app.domain.namespaces import NewVector, as_config, insert_configs, insert_mappings, lock_catalog
 from app.domain.services import held
 from app.domain.vector_indexes import require_managed
@@ -204,7 +204,7 @@ def _decide(catalog: Catalog, wanted: Wanted, services: Mapping[str, ServiceInfo
     elif catalog.inference_map.get(wanted.index) == wanted.to_service:
         message = f"The index {wanted.index!r} is mapped to {wanted.to_service!r} already."
         problems.add(("body", "to_service"), "same_service", message)
-    vector_changes.check_field(wanted.source_field, problems)
+    sources.check_field(wanted.source_field, ("body", "source_field"), problems)
     own = next((source.field for source in catalog.sources if source.name == wanted.index), None)
     field = wanted.source_field or own
     if field is None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import ddl
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
 from app.db.statements import as_json, statement
-from app.domain import access
+from app.domain import access, sources
 from app.domain.payload_indexes import PayloadIndex, check_declared, put_declared
 from app.errors import Conflict, NotFound, Problems
 from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, Source, VectorConfig
@@ -78,6 +78,8 @@ def check_vectors(
         elif vector.kind != "dense" and vector.inference_service is not None:
             message = f"The index {vector.name!r} is {vector.kind}; services make dense vectors."
             problems.add((*here, "inference_service"), "not_dense", message)
+        if vector.backfill is None:  # else it is its source that is told
+            sources.check_field(vector.source_field, (*here, "source_field"), problems)
         most = MAX_SPARSE_DIMENSION if vector.kind == "sparse" else settings.max_dimension
         if not 1 <= vector.dimension <= most:
             message = f"A dimension is from 1 to {most}, not {vector.dimension}."

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import backfill
+from app.domain import backfill, sources
 from app.domain.backfill import check_filled
 from app.domain.forecasting import Forecast
 from app.domain.index_repair import defer_build
@@ -113,6 +113,7 @@ def _check_mappings(
             message = f"The index {mapped.existing_index!r} is {config.kind}; services make dense vectors."
             problems.add((*at, "existing_index"), "not_dense", message)
         seen.add(mapped.existing_index)
+        sources.check_field(mapped.source_field, (*at, "source_field"), problems)
         dimension = config.dimension if config else None
         service_at = (*at, "inference_service")
         check_service(mapped.inference_service, mapped.existing_index, dimension, services, service_at, problems)

@@ -11,10 +11,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.errors import Problems
 from app.retrieval.catalog import Catalog, Source
 
 EMPTY = sa.literal_column("'{}'::jsonb", JSONB)
 Columns = Mapping[str, sa.ColumnElement[Any]] | sa.sql.ColumnCollection[str, sa.ColumnElement[Any]]
+
+
+def check_field(field: str | None, at: tuple[str | int, ...], problems: Problems) -> None:
+    """A source field is a dotted path into the payload."""
+    if field is not None and not (1 <= len(field) <= 255 and "\0" not in field and all(field.split("."))):
+        problems.add(at, "bad_field", "A source_field is a dotted path of 1 to 255 characters into the payload.")
 
 
 def binds(catalog: Catalog) -> dict[str, str]:

@@ -12,7 +12,7 @@ from app.db import ddl
 from app.db.statements import as_json, statement
 from app.domain.namespaces import load_catalog, state_of, watch_sources
 from app.domain.retrievers import check_definition
-from app.errors import Conflict, InvalidRequest, NotFound, Problems
+from app.errors import Conflict, InvalidRequest, NotFound
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.retrieval.stages.base import Limits
 
@@ -40,13 +40,6 @@ def index_of(catalog: Catalog, name: str) -> VectorConfig:
         available = ", ".join(map(repr, catalog.by_name)) or "none"
         raise NotFound("vector index", name, f"Available indexes: {available}.")
     return config
-
-
-def check_field(field: str | None, problems: Problems) -> None:
-    """A source field is a dotted path into the payload."""
-    if field is not None and not (1 <= len(field) <= 255 and "\0" not in field and all(field.split("."))):
-        message = "A source_field is a dotted path of 1 to 255 characters into the payload."
-        problems.add(("body", "source_field"), "bad_field", message)
 
 
 async def refuse_while_migrating(conn: AsyncConnection, catalog: Catalog, name: str) -> None:

@@ -41,7 +41,6 @@ async def add(
     check_vectors([vector], ("body",), [config.name for config in before.every_config], settings, problems)
     # One vector stands in the body itself.
     problems.found = [replace(p, location=(p.location[0], *p.location[2:])) for p in problems.found]
-    vector_changes.check_field(vector.source_field, problems)
     if vector.inference_service is not None:
         require_managed(before)
         at = ("body", "inference_service")

@@ -74,7 +74,3 @@ SELECT c.relname AS index_name, i.indisvalid AS valid, pg_catalog.pg_relation_si
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
 WHERE s.nspname = :schema AND c.relname = ANY(CAST(:index_names AS text[]));
-
--- insert_vector_change --
-INSERT INTO pgretrieve.vector_changes (namespace_id, operation, changed_by, request, before, after)
-VALUES (:namespace_id, :operation, :changed_by, CAST(:request AS jsonb), CAST(:before AS jsonb), CAST(:after AS jsonb));

@@ -62,6 +62,9 @@ def test_documents_vectors_and_answers_stay_the_same(api: Api, conninfo: str) ->
 
 BAD = {
     "unknown_index": {"vector_mappings": [{"existing_index": "nope", "inference_service": "minilm_l6_v2"}]},
+    "bad_field": {
+        "vector_mappings": [{"existing_index": "summary", "inference_service": "minilm_l6_v2", "source_field": "a..b"}]
+    },
     "unknown_service": {"vector_mappings": [{"existing_index": "summary", "inference_service": "nope"}]},
     "dimension_mismatch": {"vector_mappings": [{"existing_index": "summary", "inference_service": "clip_vit_b32"}]},
     "duplicate_mapping": {
