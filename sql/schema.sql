@@ -23,6 +23,47 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.defer_work(namespace_id text) IS 'Wakes a worker for a namespace''s work, in the caller''s transaction.';
 
+CREATE FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    place record;
+BEGIN
+    DELETE FROM pgretrieve.work w USING pgretrieve.collections c, pgretrieve.collection_sources s,
+        unnest(source_ids, holders) AS g (source_id, holder)
+    WHERE (s.bucket_id = g.holder OR s.parent_id = g.holder) AND c.collection_id = s.collection_id
+        AND w.namespace_id = c.namespace_id AND w.kind = 'extract' AND w.target = c.collection_id AND w.subject = g.source_id;
+    FOR place IN
+        SELECT n.schema_name, e.collection_id, array_agg(DISTINCT d.document_id) AS ids
+        FROM unnest(source_ids, holders) AS g (source_id, holder)
+        JOIN pgretrieve.collection_sources s ON s.bucket_id = g.holder OR s.parent_id = g.holder
+        JOIN pgretrieve.extractions e ON e.collection_id = s.collection_id AND e.source_id = g.source_id
+        JOIN pgretrieve.collections c ON c.collection_id = e.collection_id
+        JOIN pgretrieve.namespaces n USING (namespace_id)
+        CROSS JOIN LATERAL unnest(e.document_ids) AS d (document_id)
+        WHERE to_regclass(format('%I.documents', n.schema_name)) IS NOT NULL
+        GROUP BY n.schema_name, e.collection_id ORDER BY e.collection_id
+    LOOP
+        EXECUTE format('DELETE FROM %I.documents WHERE document_id = ANY($1) AND collection_id = $2', place.schema_name)
+        USING place.ids, place.collection_id;
+    END LOOP;
+    DELETE FROM pgretrieve.extractions e USING pgretrieve.collection_sources s,
+        unnest(source_ids, holders) AS g (source_id, holder)
+    WHERE (s.bucket_id = g.holder OR s.parent_id = g.holder) AND e.collection_id = s.collection_id
+        AND e.source_id = g.source_id;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) IS 'Takes away what collections made of these objects or documents, and the work on them.';
+
+CREATE FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT encode(sha256(convert_to(content_hash || ':' || fingerprint, 'UTF8')), 'hex')
+$$;
+
+COMMENT ON FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) IS 'What an extraction depends on: its source''s content, and what its collection makes of it.';
+
 CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
@@ -272,6 +313,44 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.lexical_words(config regconfig, payload jsonb, path jsonpath) IS 'The words of the strings at a path of a document, with their positions.';
 
+CREATE FUNCTION pgretrieve.objects_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM pgretrieve.queue_extractions(array_agg(object_id), array_agg(bucket_id)) FROM added HAVING count(*) > 0;
+    ELSIF TG_OP = 'UPDATE' THEN
+        PERFORM pgretrieve.queue_extractions(array_agg(a.object_id), array_agg(a.bucket_id))
+        FROM added a JOIN before b ON b.object_id = a.object_id AND b.content_hash <> a.content_hash HAVING count(*) > 0;
+    ELSE
+        PERFORM pgretrieve.forget_sources(array_agg(object_id), array_agg(bucket_id)) FROM gone HAVING count(*) > 0;
+    END IF;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.objects_changed() IS 'Queues objects that came or changed, and takes away what was made of deleted ones, in their writer''s transaction.';
+
+CREATE FUNCTION pgretrieve.parents_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM pgretrieve.queue_extractions(array_agg(document_id), array_agg(collection_id))
+        FROM added HAVING count(*) > 0;
+    ELSIF TG_OP = 'UPDATE' THEN
+        PERFORM pgretrieve.queue_extractions(array_agg(a.document_id), array_agg(a.collection_id))
+        FROM added a JOIN before b ON b.document_id = a.document_id AND b.payload IS DISTINCT FROM a.payload
+        HAVING count(*) > 0;
+    ELSE
+        PERFORM pgretrieve.forget_sources(array_agg(document_id), array_agg(collection_id)) FROM gone HAVING count(*) > 0;
+    END IF;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.parents_changed() IS 'Queues documents that came or changed, and takes away what was made of deleted ones, in their writer''s transaction.';
+
 CREATE FUNCTION pgretrieve.payload_cells(payload jsonb, path jsonpath) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $_$
@@ -421,6 +500,29 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.payload_text(payload jsonb, path jsonpath, which text) IS 'The string at a path of strings: the only one, or of several the least or the greatest; else NULL. Of one too long for an index the first 200 characters and a +: it compares with shorter strings as the whole.';
 
+CREATE FUNCTION pgretrieve.queue_extractions(source_ids text[], holders text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    queued text[];
+BEGIN
+    WITH new AS (
+        INSERT INTO pgretrieve.work AS w (namespace_id, kind, target, subject)
+        SELECT DISTINCT c.namespace_id, 'extract', c.collection_id, a.source_id
+        FROM unnest(source_ids, holders) AS a (source_id, holder)
+        JOIN pgretrieve.collection_sources s ON s.bucket_id = a.holder OR s.parent_id = a.holder
+        JOIN pgretrieve.collections c ON c.collection_id = s.collection_id AND c.enabled AND c.auto
+        ORDER BY c.collection_id, a.source_id
+        ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET priority = greatest(w.priority, 0), attempts = 0,
+            due_at = now(), lease = NULL, leased_until = NULL, failed_at = NULL, error = NULL
+        RETURNING w.namespace_id)
+    SELECT array_agg(DISTINCT namespace_id) INTO queued FROM new;
+    PERFORM pgretrieve.defer_work(n) FROM unnest(queued) n;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.queue_extractions(source_ids text[], holders text[]) IS 'Queues what came or changed for the collections that are made from it, in the writer''s transaction.';
+
 CREATE FUNCTION pgretrieve.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -518,6 +620,26 @@ END $_$;
 
 COMMENT ON FUNCTION pgretrieve.vectors_of(of_namespace text) IS 'Who made each dense and sparse vector of a namespace: its caller, or a service, of which input, when.';
 
+CREATE FUNCTION pgretrieve.watch_parents(schema name, watched boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+BEGIN
+    EXECUTE format('DROP TRIGGER IF EXISTS parents_insert ON %1$I.documents', schema);
+    EXECUTE format('DROP TRIGGER IF EXISTS parents_update ON %1$I.documents', schema);
+    EXECUTE format('DROP TRIGGER IF EXISTS parents_delete ON %1$I.documents', schema);
+    IF watched THEN
+        EXECUTE format('CREATE TRIGGER parents_insert AFTER INSERT ON %1$I.documents REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.parents_changed()', schema);
+        EXECUTE format('CREATE TRIGGER parents_update AFTER UPDATE ON %1$I.documents
+            REFERENCING OLD TABLE AS before NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.parents_changed()', schema);
+        EXECUTE format('CREATE TRIGGER parents_delete AFTER DELETE ON %1$I.documents REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.parents_changed()', schema);
+    END IF;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.watch_parents(schema name, watched boolean) IS 'Watches a namespace''s documents for input of collections over collections, or no longer.';
+
 CREATE FUNCTION pgretrieve.watch_sources(schema name, watched boolean) RETURNS void
     LANGUAGE plpgsql
     AS $_$
@@ -573,6 +695,70 @@ COMMENT ON COLUMN pgretrieve.api_keys.namespaces IS 'Ids of the namespaces that 
 COMMENT ON COLUMN pgretrieve.api_keys.created_by IS 'The key (its id) or the command that made it.';
 
 COMMENT ON COLUMN pgretrieve.api_keys.last_used_at IS 'When it was last used, to the minute.';
+
+CREATE TABLE pgretrieve.awaited_work (
+    work_id bigint NOT NULL,
+    task_id text NOT NULL,
+    asked boolean NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.awaited_work IS 'Work that tasks wait for, whoever queued it: several tasks may wait for one row.';
+
+COMMENT ON COLUMN pgretrieve.awaited_work.work_id IS 'The work.';
+
+COMMENT ON COLUMN pgretrieve.awaited_work.task_id IS 'The task that counts it.';
+
+COMMENT ON COLUMN pgretrieve.awaited_work.asked IS 'Whether the task''s batch queued it, so that cancelling takes it away.';
+
+CREATE TABLE pgretrieve.batch_objects (
+    batch_id text NOT NULL,
+    object_id text NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.batch_objects IS 'The objects of batches; one may be gone since.';
+
+COMMENT ON COLUMN pgretrieve.batch_objects.batch_id IS 'The batch.';
+
+COMMENT ON COLUMN pgretrieve.batch_objects.object_id IS 'The object.';
+
+CREATE TABLE pgretrieve.batches (
+    batch_id text NOT NULL,
+    namespace_id text NOT NULL,
+    bucket_id text NOT NULL,
+    batch_name text,
+    collection_ids text[],
+    dedup text NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    task_id text,
+    created_by text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    submitted_at timestamp with time zone,
+    CONSTRAINT batches_dedup_check CHECK ((dedup = ANY (ARRAY['skip'::text, 'replace'::text, 'force'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.batches IS 'Objects of a bucket that are processed together.';
+
+COMMENT ON COLUMN pgretrieve.batches.batch_id IS 'btch_ and random characters.';
+
+COMMENT ON COLUMN pgretrieve.batches.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.batches.bucket_id IS 'The bucket that its objects are of.';
+
+COMMENT ON COLUMN pgretrieve.batches.batch_name IS 'What its user calls it.';
+
+COMMENT ON COLUMN pgretrieve.batches.collection_ids IS 'The collections that it is for; null: all that are made from the bucket, and from those.';
+
+COMMENT ON COLUMN pgretrieve.batches.dedup IS 'skip: what is made already is not made again; replace and force: it is.';
+
+COMMENT ON COLUMN pgretrieve.batches.metadata IS 'Whatever its user keeps with it.';
+
+COMMENT ON COLUMN pgretrieve.batches.task_id IS 'The task that counts it; null until it is submitted.';
+
+COMMENT ON COLUMN pgretrieve.batches.created_by IS 'The API key (its id, never the key) that made it.';
+
+COMMENT ON COLUMN pgretrieve.batches.created_at IS 'When it was made.';
+
+COMMENT ON COLUMN pgretrieve.batches.submitted_at IS 'When it was submitted.';
 
 CREATE TABLE pgretrieve.blobs (
     sha256 text NOT NULL,
@@ -632,6 +818,82 @@ COMMENT ON COLUMN pgretrieve.buckets.created_at IS 'When it was made.';
 
 COMMENT ON COLUMN pgretrieve.buckets.updated_at IS 'When its own row was last changed.';
 
+CREATE TABLE pgretrieve.collection_indexes (
+    collection_id text NOT NULL,
+    output text NOT NULL,
+    index_name text NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.collection_indexes IS 'The vector indexes that collections fill.';
+
+COMMENT ON COLUMN pgretrieve.collection_indexes.collection_id IS 'The collection.';
+
+COMMENT ON COLUMN pgretrieve.collection_indexes.output IS 'The output of its extractor; of a vector that rows bring, its field.';
+
+COMMENT ON COLUMN pgretrieve.collection_indexes.index_name IS 'The vector config of the namespace.';
+
+CREATE TABLE pgretrieve.collection_sources (
+    collection_id text NOT NULL,
+    bucket_id text,
+    parent_id text,
+    CONSTRAINT collection_sources_check CHECK (((bucket_id IS NULL) <> (parent_id IS NULL)))
+);
+
+COMMENT ON TABLE pgretrieve.collection_sources IS 'What each collection is made from: buckets, or other collections.';
+
+COMMENT ON COLUMN pgretrieve.collection_sources.collection_id IS 'The collection.';
+
+COMMENT ON COLUMN pgretrieve.collection_sources.bucket_id IS 'A bucket whose objects it reads.';
+
+COMMENT ON COLUMN pgretrieve.collection_sources.parent_id IS 'A collection whose documents it reads.';
+
+CREATE TABLE pgretrieve.collections (
+    collection_id text NOT NULL,
+    namespace_id text NOT NULL,
+    collection_name text NOT NULL,
+    description text,
+    source jsonb NOT NULL,
+    feature_extractor jsonb NOT NULL,
+    paths jsonb NOT NULL,
+    fields jsonb NOT NULL,
+    fingerprint text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    auto boolean DEFAULT true NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.collections IS 'What is made of objects or of other collections'' documents, by one extractor.';
+
+COMMENT ON COLUMN pgretrieve.collections.collection_id IS 'col_ and random characters: the collection_id of its documents.';
+
+COMMENT ON COLUMN pgretrieve.collections.namespace_id IS 'The namespace that it belongs to, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.collections.collection_name IS 'Its name, unique in the namespace.';
+
+COMMENT ON COLUMN pgretrieve.collections.description IS 'What its user says of it.';
+
+COMMENT ON COLUMN pgretrieve.collections.source IS 'What it is made from: {"type", "bucket_ids" or "collection_ids", "source_filters"}.';
+
+COMMENT ON COLUMN pgretrieve.collections.feature_extractor IS 'The extractor with its parameters, input mappings and fields that are passed through.';
+
+COMMENT ON COLUMN pgretrieve.collections.paths IS 'For each input of the extractor, the fields of the sources that feed it.';
+
+COMMENT ON COLUMN pgretrieve.collections.fields IS 'The fields of its documents with their types: {"properties", "open"}, open where there may be others.';
+
+COMMENT ON COLUMN pgretrieve.collections.fingerprint IS 'SHA-256 of what its documents depend on beside their sources: the same where nothing needs to be made again.';
+
+COMMENT ON COLUMN pgretrieve.collections.enabled IS 'Whether anything is made; what is there stays.';
+
+COMMENT ON COLUMN pgretrieve.collections.auto IS 'Whether what comes or changes is processed by itself, without a batch.';
+
+COMMENT ON COLUMN pgretrieve.collections.metadata IS 'Whatever its user keeps with it.';
+
+COMMENT ON COLUMN pgretrieve.collections.created_at IS 'When it was made.';
+
+COMMENT ON COLUMN pgretrieve.collections.updated_at IS 'When it was last changed.';
+
 CREATE TABLE pgretrieve.embedding_cache (
     service text NOT NULL,
     model text NOT NULL,
@@ -655,6 +917,46 @@ COMMENT ON COLUMN pgretrieve.embedding_cache.input_hash IS 'SHA-256 of the input
 COMMENT ON COLUMN pgretrieve.embedding_cache.vector IS 'What it was embedded to.';
 
 COMMENT ON COLUMN pgretrieve.embedding_cache.created_at IS 'When.';
+
+CREATE TABLE pgretrieve.extracted_blobs (
+    collection_id text NOT NULL,
+    source_id text NOT NULL,
+    sha256 text NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.extracted_blobs IS 'Files that extractors made and documents name: images to embed, thumbnails.';
+
+COMMENT ON COLUMN pgretrieve.extracted_blobs.collection_id IS 'The collection.';
+
+COMMENT ON COLUMN pgretrieve.extracted_blobs.source_id IS 'What the file was made of.';
+
+COMMENT ON COLUMN pgretrieve.extracted_blobs.sha256 IS 'The bytes.';
+
+CREATE TABLE pgretrieve.extractions (
+    collection_id text NOT NULL,
+    source_id text NOT NULL,
+    input_hash text NOT NULL,
+    document_ids text[] NOT NULL,
+    rejected jsonb DEFAULT '[]'::jsonb NOT NULL,
+    rejected_count bigint DEFAULT 0 NOT NULL,
+    extracted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.extractions IS 'What each collection made of each object or document.';
+
+COMMENT ON COLUMN pgretrieve.extractions.collection_id IS 'The collection.';
+
+COMMENT ON COLUMN pgretrieve.extractions.source_id IS 'The object, or the document of another collection.';
+
+COMMENT ON COLUMN pgretrieve.extractions.input_hash IS 'SHA-256 of the source''s content and the collection''s fingerprint: the same is not extracted again. Empty: it is to be.';
+
+COMMENT ON COLUMN pgretrieve.extractions.document_ids IS 'The documents that it gave.';
+
+COMMENT ON COLUMN pgretrieve.extractions.rejected IS 'Rows that gave none, the first of them, each with its reason: {key, code, message}.';
+
+COMMENT ON COLUMN pgretrieve.extractions.rejected_count IS 'How many such rows there are.';
+
+COMMENT ON COLUMN pgretrieve.extractions.extracted_at IS 'When.';
 
 CREATE TABLE pgretrieve.namespaces (
     namespace_id text NOT NULL,
@@ -1422,6 +1724,7 @@ CREATE TABLE pgretrieve.vector_configs (
     m integer,
     ef_construction integer,
     filled_by text,
+    made_for text,
     CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
 CASE kind
     WHEN 'sparse'::text THEN 1000000000
@@ -1466,6 +1769,8 @@ COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in e
 COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
 
 COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.made_for IS 'The extractor for whose collections it was made; they share it, and it may go with the last of them. Null: its user made it.';
 
 CREATE TABLE pgretrieve.vector_inference_map (
     namespace_id text NOT NULL,
@@ -1553,6 +1858,15 @@ ALTER TABLE ONLY pgretrieve.api_keys
 ALTER TABLE ONLY pgretrieve.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY pgretrieve.awaited_work
+    ADD CONSTRAINT awaited_work_pkey PRIMARY KEY (work_id, task_id);
+
+ALTER TABLE ONLY pgretrieve.batch_objects
+    ADD CONSTRAINT batch_objects_pkey PRIMARY KEY (batch_id, object_id);
+
+ALTER TABLE ONLY pgretrieve.batches
+    ADD CONSTRAINT batches_pkey PRIMARY KEY (batch_id);
+
 ALTER TABLE ONLY pgretrieve.blobs
     ADD CONSTRAINT blobs_pkey PRIMARY KEY (sha256);
 
@@ -1565,8 +1879,26 @@ ALTER TABLE ONLY pgretrieve.buckets
 ALTER TABLE ONLY pgretrieve.buckets
     ADD CONSTRAINT buckets_pkey PRIMARY KEY (bucket_id);
 
+ALTER TABLE ONLY pgretrieve.collection_indexes
+    ADD CONSTRAINT collection_indexes_pkey PRIMARY KEY (collection_id, output);
+
+ALTER TABLE ONLY pgretrieve.collection_sources
+    ADD CONSTRAINT collection_sources_one UNIQUE NULLS NOT DISTINCT (collection_id, bucket_id, parent_id);
+
+ALTER TABLE ONLY pgretrieve.collections
+    ADD CONSTRAINT collections_name UNIQUE (namespace_id, collection_name);
+
+ALTER TABLE ONLY pgretrieve.collections
+    ADD CONSTRAINT collections_pkey PRIMARY KEY (collection_id);
+
 ALTER TABLE ONLY pgretrieve.embedding_cache
     ADD CONSTRAINT embedding_cache_pkey PRIMARY KEY (service, model, task, input_hash);
+
+ALTER TABLE ONLY pgretrieve.extracted_blobs
+    ADD CONSTRAINT extracted_blobs_pkey PRIMARY KEY (collection_id, source_id, sha256);
+
+ALTER TABLE ONLY pgretrieve.extractions
+    ADD CONSTRAINT extractions_pkey PRIMARY KEY (collection_id, source_id);
 
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (namespace_id, idempotency_key);
@@ -1655,11 +1987,27 @@ ALTER TABLE ONLY pgretrieve.work
 ALTER TABLE ONLY pgretrieve.work
     ADD CONSTRAINT work_pkey PRIMARY KEY (work_id);
 
+CREATE INDEX awaited_work_task ON pgretrieve.awaited_work USING btree (task_id);
+
+CREATE INDEX batches_bucket ON pgretrieve.batches USING btree (bucket_id, created_at DESC, batch_id DESC);
+
+CREATE INDEX batches_listed ON pgretrieve.batches USING btree (namespace_id, created_at DESC, batch_id DESC);
+
+CREATE INDEX batches_task ON pgretrieve.batches USING btree (task_id);
+
 CREATE INDEX blobs_used ON pgretrieve.blobs USING btree (used_at);
 
 COMMENT ON INDEX pgretrieve.blobs_used IS 'Serves sweep_blobs.';
 
+CREATE INDEX collection_sources_bucket ON pgretrieve.collection_sources USING btree (bucket_id);
+
+CREATE INDEX collection_sources_parent ON pgretrieve.collection_sources USING btree (parent_id);
+
 CREATE INDEX embedding_cache_age ON pgretrieve.embedding_cache USING btree (created_at);
+
+CREATE INDEX extracted_blobs_sha256 ON pgretrieve.extracted_blobs USING btree (sha256);
+
+COMMENT ON INDEX pgretrieve.extracted_blobs_sha256 IS 'Serves sweep_blobs and the check of the foreign key.';
 
 CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (created_at);
 
@@ -1709,10 +2057,58 @@ CREATE INDEX work_due ON pgretrieve.work USING btree (namespace_id, priority DES
 
 CREATE INDEX work_task ON pgretrieve.work USING btree (task_id) WHERE (task_id IS NOT NULL);
 
+CREATE TRIGGER objects_delete AFTER DELETE ON pgretrieve.objects REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.objects_changed();
+
+CREATE TRIGGER objects_insert AFTER INSERT ON pgretrieve.objects REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.objects_changed();
+
+CREATE TRIGGER objects_update AFTER UPDATE ON pgretrieve.objects REFERENCING OLD TABLE AS before NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.objects_changed();
+
 CREATE TRIGGER retriever_versions_never_change BEFORE UPDATE ON pgretrieve.retriever_versions FOR EACH ROW EXECUTE FUNCTION pgretrieve.refuse_change();
+
+ALTER TABLE ONLY pgretrieve.awaited_work
+    ADD CONSTRAINT awaited_work_task_id_fkey FOREIGN KEY (task_id) REFERENCES pgretrieve.tasks(task_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.awaited_work
+    ADD CONSTRAINT awaited_work_work_id_fkey FOREIGN KEY (work_id) REFERENCES pgretrieve.work(work_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.batch_objects
+    ADD CONSTRAINT batch_objects_batch_id_fkey FOREIGN KEY (batch_id) REFERENCES pgretrieve.batches(batch_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.batches
+    ADD CONSTRAINT batches_bucket_id_fkey FOREIGN KEY (bucket_id) REFERENCES pgretrieve.buckets(bucket_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.batches
+    ADD CONSTRAINT batches_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.batches
+    ADD CONSTRAINT batches_task_id_fkey FOREIGN KEY (task_id) REFERENCES pgretrieve.tasks(task_id) ON DELETE SET NULL;
 
 ALTER TABLE ONLY pgretrieve.buckets
     ADD CONSTRAINT buckets_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.collection_indexes
+    ADD CONSTRAINT collection_indexes_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES pgretrieve.collections(collection_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.collection_sources
+    ADD CONSTRAINT collection_sources_bucket_id_fkey FOREIGN KEY (bucket_id) REFERENCES pgretrieve.buckets(bucket_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.collection_sources
+    ADD CONSTRAINT collection_sources_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES pgretrieve.collections(collection_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.collection_sources
+    ADD CONSTRAINT collection_sources_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES pgretrieve.collections(collection_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.collections
+    ADD CONSTRAINT collections_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.extracted_blobs
+    ADD CONSTRAINT extracted_blobs_collection_id_source_id_fkey FOREIGN KEY (collection_id, source_id) REFERENCES pgretrieve.extractions(collection_id, source_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.extracted_blobs
+    ADD CONSTRAINT extracted_blobs_sha256_fkey FOREIGN KEY (sha256) REFERENCES pgretrieve.blobs(sha256);
+
+ALTER TABLE ONLY pgretrieve.extractions
+    ADD CONSTRAINT extractions_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES pgretrieve.collections(collection_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
