@@ -292,6 +292,9 @@ class Settings(BaseSettings):
     )
     thumbnail_px: int = Field(320, ge=16, le=4_096, description="Longest side of a thumbnail, in pixels.")
     thumbnail_format: Literal["webp", "jpeg"] = Field("webp", description="What thumbnails are.")
+    extract_processes: int = Field(
+        2, ge=1, le=64, description="Processes of a worker that read files; each reads one object at a time."
+    )
     extract_timeout_s: float = Field(
         60.0, gt=0, description="Longest work on one object, after which its process is ended."
     )

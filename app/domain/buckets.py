@@ -225,8 +225,13 @@ def _check_unique_key(schema: BucketSchema, wanted: UniqueKey, problems: Problem
 
 
 async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> Bucket:
-    """Delete a bucket with its objects and uploads; their bytes are swept later."""
+    """Delete a bucket with its objects and uploads; their bytes are swept later. `Conflict` while collections are made
+    from it."""
     held = await hold(conn, namespace_id, identifier, alone=True)
+    over = await conn.execute(statement("collections_over"), {"bucket_id": held.bucket_id, "parents": []})
+    if names := [row.collection_name for row in over]:
+        message = f"Collections are made from this bucket: {', '.join(names)}. Delete them first."
+        raise Conflict(message, code="in_use", collections=names)
     found = await find(conn, namespace_id, held.bucket_id)
     await conn.execute(statement("delete_bucket"), {"bucket_id": found.bucket_id})
     return found

@@ -22,7 +22,7 @@ TEXTS = ("namespace_id", "namespace_name", "description", "mode")
 TIMES = ("created_at", "updated_at")
 SORTABLE = ("namespace_id", "namespace_name", "mode", *TIMES)
 FIELDS = (*TEXTS, *TIMES, "dynamic_vector_indexes", "payload_index_count")
-COUNTS = ("bucket_count", "object_count", "estimated_documents")
+COUNTS = ("bucket_count", "collection_count", "object_count", "estimated_documents")
 OTHERS = (*COUNTS, "settings", "vector_configs", "inference_map", "payload_indexes")
 
 
@@ -44,6 +44,7 @@ class Description:
     payload_indexes: str
     payload_index_count: int
     bucket_count: int = 0
+    collection_count: int = 0
     object_count: int = 0
     counted: bool = False
 

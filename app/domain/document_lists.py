@@ -73,7 +73,7 @@ def matching(
     documents = catalog.documents
     where: list[sa.ColumnElement[bool]] = []
     if collections:
-        names = binds.add("collections", sa.ARRAY(sa.Text), list(collections))
+        names = binds.add("collections", sa.ARRAY(sa.Text), list(map(catalog.collection_id, collections)))
         where.append(documents.c.collection_id == sa.func.any(names))
     if filters is not None:
         where.append(predicate(filters, Fields(documents), binds, "filter"))

@@ -147,7 +147,7 @@ async def upsert(
     checked = check_documents(catalog, documents, settings, refused)
     values: dict[str, Any] = {"ids": checked.ids, "payloads": checked.payloads, "metadata": checked.metadata}
     values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(_in_row(catalog))}
-    values["collection_id"] = collection_id
+    values["collection_id"] = catalog.collection_id(collection_id)
     driver = await raw(conn)
     values |= sources.binds(catalog)
     text = render(_upsert_statement(catalog, new))
@@ -244,7 +244,7 @@ async def get(
     stored = catalog.documents.c
     found = sa.select(*hits.columns(catalog, shown)).where(stored.document_id == document_id)
     if collection is not None:
-        found = found.where(stored.collection_id == collection)
+        found = found.where(stored.collection_id == catalog.collection_id(collection))
     row = (await conn.execute(found)).one_or_none() if "\0" not in document_id else None
     if row is None:
         raise NotFound("document", document_id)
@@ -255,6 +255,6 @@ async def delete(conn: AsyncConnection, catalog: Catalog, document_id: str, coll
     documents = catalog.relation
     gone = sa.delete(documents).where(documents.c.document_id == document_id)
     if collection is not None:
-        gone = gone.where(documents.c.collection_id == collection)
+        gone = gone.where(documents.c.collection_id == catalog.collection_id(collection))
     if "\0" in document_id or (await conn.execute(gone)).rowcount == 0:
         raise NotFound("document", document_id)

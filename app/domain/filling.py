@@ -5,7 +5,7 @@ the mapping is still in force, and no caller has brought a vector meanwhile.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import raw, transaction
 from app.db.statements import as_json
 from app.domain import sources, work
-from app.domain.embedding import embed
+from app.domain.embedding import embed, embed_images
+from app.domain.image_sources import is_content, read_image
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
 from app.domain.services import refresh_for
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 _INPUT, _AT = sa.literal_column("'input'", sa.Text), sa.literal_column("'at'", sa.Text)
 
 
+# Of which each has as many bytes as `max_image_bytes` allows.
+IMAGES_AT_A_TIME = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A document's source that has no vector yet."""
@@ -38,6 +43,9 @@ class Wanted:
     row: Claimed
     text: str
     hash: str
+
+
+Embedder = Callable[[Sequence[Wanted]], Awaitable[Vectors]]
 
 
 async def fill(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> bool:
@@ -86,13 +94,47 @@ async def _wanted(conn: AsyncConnection, catalog: Catalog, source: Source, rows:
 
 
 async def _make(runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted]) -> bool:
+    """Texts as texts; images, where the service embeds those, in small groups, since each is held in memory."""
+    service = runtime.inference.get(source.service)
+    seen = service is not None and "image" in service.info.modalities
+    images = [one for one in wanted if seen and is_content(one.text)]
+    texts = [one for one in wanted if one not in images] if images else wanted
+
+    async def embed_some(some: Sequence[Wanted]) -> Vectors:
+        return (await embed(runtime, source.service, [one.text for one in some], "document")).vectors
+
+    up = await _embedded(runtime, catalog, source, texts, embed_some) if texts else True
+    for first in range(0, len(images), IMAGES_AT_A_TIME):
+        up = await _make_images(runtime, catalog, source, images[first : first + IMAGES_AT_A_TIME]) and up
+    return up
+
+
+async def _make_images(runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted]) -> bool:
+    read: dict[int, bytes] = {}
+    for one in wanted:
+        try:
+            read[one.row.work_id] = await read_image(runtime, catalog.namespace_id, one.text)
+        except PgretrieveError as error:
+            await _give_back(runtime, catalog, [one], error)
+
+    async def embed_some(some: Sequence[Wanted]) -> Vectors:
+        return (await embed_images(runtime, source.service, [read[one.row.work_id] for one in some])).vectors
+
+    found = [one for one in wanted if one.row.work_id in read]
+    return await _embedded(runtime, catalog, source, found, embed_some) if found else True
+
+
+async def _embedded(
+    runtime: Runtime, catalog: Catalog, source: Source, wanted: Sequence[Wanted], embed_some: Embedder
+) -> bool:
     """Embed and store; where a call of several fails for one of them, the halves are tried apart."""
     try:
-        vectors = (await embed(runtime, source.service, [one.text for one in wanted], "document")).vectors
+        vectors = await embed_some(wanted)
     except (InvalidRequest, InferenceUnavailable, NotFound) as error:
         if len(wanted) > 1 and _may_be_of_one(error):
             half = len(wanted) // 2
-            halves = [await _make(runtime, catalog, source, some) for some in (wanted[:half], wanted[half:])]
+            parts = (wanted[:half], wanted[half:])
+            halves = [await _embedded(runtime, catalog, source, some, embed_some) for some in parts]
             return all(halves)
         await _give_back(runtime, catalog, wanted, error)
         return not work.may_pass(error)

@@ -28,6 +28,7 @@ LISTED = Listed(
         "size_bytes": sa.BigInteger(),
         **dict.fromkeys(("status", "error"), sa.Text()),
         **dict.fromkeys(("created_at", "updated_at"), TIME),
+        "document_count": sa.BigInteger(),
         "blobs": sa.Text(),
     },
     key="object_id",
@@ -70,6 +71,7 @@ class Object:
     error: str | None
     created_at: datetime
     updated_at: datetime
+    document_count: int = 0
     blobs: tuple[StoredBlob, ...] = ()
 
 

@@ -186,14 +186,22 @@ def prepare_definition(
     schema = definition.get("input_schema") or {}
     most = (definition.get("budget_limits") or {}).get("max_time_ms") or MAX_TIME_MS
     return Prepared(
-        catalog, retriever_id, name, version, schema, pipeline, within(definition), min(int(most), MAX_TIME_MS), shape
+        catalog,
+        retriever_id,
+        name,
+        version,
+        schema,
+        pipeline,
+        within(definition, catalog),
+        min(int(most), MAX_TIME_MS),
+        shape,
     )
 
 
-def within(definition: Mapping[str, Any]) -> Filter | None:
+def within(definition: Mapping[str, Any], catalog: Catalog) -> Filter | None:
     """The filter that keeps a retriever to its collections; None where it names none."""
     collections = definition.get("collection_identifiers")
-    return Condition("collection_id", "in", list(collections)) if collections else None
+    return Condition("collection_id", "in", list(map(catalog.collection_id, collections))) if collections else None
 
 
 def from_row(row: Mapping[Any, Any]) -> Retriever:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.extractors.isolated import Pool
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog
 from app.retrieval.executor import Versions
@@ -101,6 +102,18 @@ class Runtime:
     @cached_property
     def blobs(self) -> BlobStore:
         return BlobStore(self.settings)
+
+    @cached_property
+    def extraction(self) -> Pool:
+        """The processes that read files; none is started before the first file."""
+        return Pool(self.settings)
+
+    async def close(self) -> None:
+        """Give back what this process holds."""
+        if "extraction" in self.__dict__:
+            await self.extraction.close()
+        await self.inference.close()
+        await self.engine.dispose()
 
     @property
     def limits(self) -> Limits:

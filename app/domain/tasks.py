@@ -206,4 +206,5 @@ async def cancel(conn: AsyncConnection, task_id: str) -> Task:
     if (await conn.execute(statement("cancel_task"), {"task_id": task_id})).one_or_none() is None:
         raise Conflict(f"The task {task_id!r} has ended: {task.status}.", code="task_ended")
     await conn.execute(statement("forget_work_of_task"), {"task_id": task_id})
+    await conn.execute(statement("forget_awaited_work"), {"task_id": task_id})
     return await find(conn, task_id)

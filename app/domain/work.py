@@ -4,7 +4,9 @@ A claim is a lease: a worker that is gone loses it by time, and what comes anew 
 ends later ends nothing. Nothing here calls a provider.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,15 +14,21 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.engine import transaction
 from app.db.statements import as_json, statement
-from app.errors import PgretrieveError, Unavailable
+from app.domain.runtime import Runtime
+from app.errors import ExtractionFailed, InferenceUnavailable, PgretrieveError, Unavailable
 from app.jobs import queue
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
 
 # Seconds before the second try; doubled with each one, up to five minutes.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
-LOST = {"code": "worker_lost", "message": "Workers began this again and again and never ended it."}
+LOST = {
+    "code": "worker_lost",
+    "message": "Workers began this again and again and never ended it.",
+    "transient": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,24 @@ def lease_time(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.work_lease_s)
 
 
+@asynccontextmanager
+async def renewing(runtime: Runtime, rows: Sequence[Claimed]) -> AsyncIterator[None]:
+    """Keep these leases for as long as this takes; those that came anew meanwhile are lost all the same."""
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(runtime.settings.work_lease_s / 3)
+            async with transaction(runtime.engine, runtime.settings) as conn:
+                await renew(conn, runtime.settings, rows)
+
+    keeper = asyncio.create_task(again(), name="renewing")
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
 async def renew(conn: AsyncConnection, settings: Settings, rows: Sequence[Claimed]) -> None:
     """Go on for longer than a lease lasts."""
     await conn.execute(statement("renew_work"), {**_held(rows), "lease": lease_time(settings)})
@@ -86,7 +112,7 @@ async def give_back(
     conn: AsyncConnection, settings: Settings, namespace_id: str, rows: Sequence[Claimed], error: PgretrieveError
 ) -> None:
     """These failed: for good where the error is theirs or they were tried too often, else until later."""
-    told = as_json({"code": error.error_code, "message": error.message})
+    told = as_json({"code": error.error_code, "message": error.message, "transient": may_pass(error)})
     dead = [row for row in rows if row.attempts >= settings.work_attempts or not may_pass(error)]
     if dead:
         await _counted(conn, "fail_work", {**_held(dead), "error": told})
@@ -99,7 +125,11 @@ async def give_back(
 
 def may_pass(error: PgretrieveError) -> bool:
     """Whether the same try may end otherwise later; what is wrong with the input never does."""
-    return isinstance(error, Unavailable)
+    if isinstance(error, ExtractionFailed):
+        return error.retryable
+    if isinstance(error, InferenceUnavailable):  # what it lacks may come, whatever it says of the very same call
+        return True
+    return isinstance(error, Unavailable) and error.details.get("retryable") is not False
 
 
 def _pause(rows: Sequence[Claimed], error: PgretrieveError) -> float:
@@ -109,8 +139,13 @@ def _pause(rows: Sequence[Claimed], error: PgretrieveError) -> float:
 
 
 async def sweep(conn: AsyncConnection, settings: Settings) -> list[str]:
-    """Wake workers for what nobody has: after lost leases, lost jobs and pauses. Answers the namespaces."""
+    """Wake workers for what nobody has: after lost leases, lost jobs and pauses. Answers the namespaces.
+
+    Tasks end, too, whose last items were taken away with their objects or indexes.
+    """
     await _counted(conn, "bury_lost_work", {"attempts": settings.work_attempts, "error": as_json(LOST)})
+    counted = list((await conn.execute(statement("counted_tasks"))).scalars())
+    await conn.execute(statement("end_counted_tasks"), {"task_ids": counted})
     found = list((await conn.execute(statement("namespaces_with_work"))).scalars())
     for namespace_id in found:
         await conn.execute(statement("defer_work"), {"namespace_id": namespace_id})
@@ -118,10 +153,17 @@ async def sweep(conn: AsyncConnection, settings: Settings) -> list[str]:
 
 
 async def redrive(
-    conn: AsyncConnection, namespace_id: str, targets: Sequence[str] | None = None, task_id: str | None = None
+    conn: AsyncConnection,
+    namespace_id: str,
+    targets: Sequence[str] | None = None,
+    task_id: str | None = None,
+    *,
+    transient: bool = False,
 ) -> int:
-    """Try dead letters again: all of a namespace, or those of some targets or of one task. Answers how many."""
-    binds = {"namespace_id": namespace_id, "task_id": task_id, "targets": list(targets) if targets else None}
+    """Try dead letters again: all of a namespace, or those of some targets or of one task; with `transient` only those
+    whose reason may have passed. Answers how many."""
+    binds: dict[str, Any] = {"namespace_id": namespace_id, "task_id": task_id, "transient": transient}
+    binds["targets"] = list(targets) if targets else None
     count: int = (await conn.execute(statement("redrive_work"), binds)).scalar_one()
     if count:
         await conn.execute(statement("defer_work"), {"namespace_id": namespace_id})

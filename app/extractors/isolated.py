@@ -129,6 +129,30 @@ class Isolated:
         return ExtractionFailed(message, code="extraction_timeout")
 
 
+class Pool:
+    """Some such processes: whoever comes takes one that is free, so that a slow file holds up no other."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._all = [Isolated(settings) for _ in range(settings.extract_processes)]
+        self._free = list(self._all)
+        self._turns = asyncio.Semaphore(len(self._all))
+
+    async def extract(self, extractor: Extractor, source: Source) -> AsyncGenerator[Item, None]:
+        """As `Isolated.extract`."""
+        async with self._turns:
+            one = self._free.pop()  # the last that was given back: it is started
+            try:
+                async with aclosing(one.extract(extractor, source)) as items:
+                    async for item in items:
+                        yield item
+            finally:
+                self._free.append(one)
+
+    async def close(self) -> None:
+        for one in self._all:
+            await one.close()
+
+
 async def _ask(process: asyncio.subprocess.Process, frame: bytes) -> Item | Failed | Done:
     assert process.stdin is not None
     process.stdin.write(frame)

@@ -159,7 +159,7 @@ class Fetcher:
         else:
             raise NotFetched(f"The URL leads on more than {most} times (PGRETRIEVE_FETCH_REDIRECTS).")
         if got.status != 200:
-            raise NotFetched(f"{host} answered HTTP {got.status}.")
+            raise NotFetched(f"{host} answered HTTP {got.status}.", status=got.status)
         return got
 
     async def close(self) -> None:

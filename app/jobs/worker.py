@@ -31,8 +31,7 @@ async def alone(url: str, settings: Settings) -> AsyncIterator[None]:
         async with running(direct, runtime):
             yield
     finally:
-        await runtime.inference.close()
-        await engine.dispose()
+        await runtime.close()
 
 
 @asynccontextmanager

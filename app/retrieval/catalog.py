@@ -101,6 +101,7 @@ class Catalog:
     payload_indexes: tuple[FieldIndex, ...] = ()
     sources: tuple[Source, ...] = ()
     shadows: tuple[VectorConfig, ...] = ()  # written like the others, and not searched
+    collections: Mapping[str, str] = field(default_factory=dict)  # ids of those that are processed, by their names
     compared: tuple[str, ...] = ()  # the indexes whose text queries a migration of models samples
 
     @cached_property
@@ -115,6 +116,10 @@ class Catalog:
     def index(self, uri: str) -> VectorConfig | None:
         """A vector config by its name, or by the last part of a `mixpeek://extractor@v1/name` URI."""
         return self.by_name.get(uri) or self.by_name.get(uri.rsplit("/", 1)[-1])
+
+    def collection_id(self, identifier: str) -> str:
+        """What stands in the documents of a collection: its id where it is named, else any text that upserts chose."""
+        return self.collections.get(identifier, identifier)
 
     @cached_property
     def field_indexes(self) -> dict[str, FieldIndex]:

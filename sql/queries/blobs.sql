@@ -29,6 +29,7 @@ WITH unused AS (
     WHERE used_at < now() - make_interval(secs => :seconds)
         AND NOT EXISTS (SELECT 1 FROM pgretrieve.object_blobs o WHERE o.sha256 = b.sha256)
         AND NOT EXISTS (SELECT 1 FROM pgretrieve.uploads u WHERE u.sha256 = b.sha256)
+        AND NOT EXISTS (SELECT 1 FROM pgretrieve.extracted_blobs e WHERE e.sha256 = b.sha256)
     ORDER BY sha256 LIMIT :limit FOR UPDATE SKIP LOCKED)
 DELETE FROM pgretrieve.blobs b USING unused
 WHERE b.sha256 = unused.sha256 RETURNING b.store_key;

@@ -40,6 +40,9 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
         SELECT jsonb_agg(jsonb_build_object('field', p.field_name, 'type', p.type, 'state', p.state, 'origin', p.origin,
             'number', p.number) ORDER BY p.field_name)
         FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]') AS payload_indexes,
+    coalesce((
+        SELECT jsonb_object_agg(k.collection_name, k.collection_id)
+        FROM pgretrieve.collections k WHERE k.namespace_id = n.namespace_id), '{}') AS collections,
     ARRAY(SELECT g.index_name FROM pgretrieve.model_migrations g
         WHERE g.namespace_id = n.namespace_id AND g.state = 'comparing') AS compared,
     coalesce(l.fields, '[]')::text AS lexical_fields, coalesce(l.state = 'ready', false) AS lexical_ready
@@ -53,6 +56,7 @@ WHERE i.identifier = :identifier
 SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.updated_at, n.dynamic_vector_indexes,
     (SELECT count(*) FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id) AS payload_index_count,
     (SELECT count(*) FROM pgretrieve.buckets b WHERE b.namespace_id = n.namespace_id) AS bucket_count,
+    (SELECT count(*) FROM pgretrieve.collections k WHERE k.namespace_id = n.namespace_id) AS collection_count,
     (SELECT count(*) FROM pgretrieve.buckets b JOIN pgretrieve.objects USING (bucket_id)
         WHERE b.namespace_id = n.namespace_id) AS object_count,
     n.settings,

@@ -2,6 +2,9 @@
 -- One object of a bucket, with its blobs in their order.
 SELECT o.object_id, o.bucket_id, o.key_prefix, o.fields::text AS fields, o.content_hash, o.size_bytes, o.status, o.error,
     o.created_at, o.updated_at,
+    coalesce((SELECT sum(cardinality(e.document_ids)) FROM pgretrieve.collection_sources s
+        JOIN pgretrieve.extractions e ON e.collection_id = s.collection_id AND e.source_id = o.object_id
+        WHERE s.bucket_id = o.bucket_id), 0)::bigint AS document_count,
     coalesce((SELECT jsonb_agg(to_jsonb(b) - 'object_id' ORDER BY b.position)
         FROM pgretrieve.object_blobs b WHERE b.object_id = o.object_id), '[]')::text AS blobs
 FROM pgretrieve.objects o
@@ -11,6 +14,9 @@ WHERE o.object_id = :object_id AND (CAST(:bucket_id AS text) IS NULL OR o.bucket
 -- Those of a bucket, as find_object has them.
 SELECT o.object_id, o.bucket_id, o.key_prefix, o.fields::text AS fields, o.content_hash, o.size_bytes, o.status, o.error,
     o.created_at, o.updated_at,
+    coalesce((SELECT sum(cardinality(e.document_ids)) FROM pgretrieve.collection_sources s
+        JOIN pgretrieve.extractions e ON e.collection_id = s.collection_id AND e.source_id = o.object_id
+        WHERE s.bucket_id = o.bucket_id), 0)::bigint AS document_count,
     coalesce((SELECT jsonb_agg(to_jsonb(b) - 'object_id' ORDER BY b.position)
         FROM pgretrieve.object_blobs b WHERE b.object_id = o.object_id), '[]')::text AS blobs
 FROM pgretrieve.objects o WHERE o.bucket_id = :bucket_id;

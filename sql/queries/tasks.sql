@@ -45,6 +45,8 @@ WITH ended AS (
         status = CASE WHEN failed = 0 THEN 'COMPLETED' WHEN done = 0 THEN 'FAILED' ELSE 'COMPLETED_WITH_ERRORS' END
     WHERE task_id = ANY(CAST(:task_ids AS text[])) AND status = 'IN_PROGRESS' AND state ? 'queued'
         AND NOT EXISTS (SELECT FROM pgretrieve.work w WHERE w.task_id = t.task_id AND w.failed_at IS NULL)
+        AND NOT EXISTS (SELECT FROM pgretrieve.awaited_work a JOIN pgretrieve.work w USING (work_id)
+            WHERE a.task_id = t.task_id AND w.failed_at IS NULL)
     RETURNING task_id),
 filled AS (
     UPDATE pgretrieve.vector_configs c SET filled_by = NULL FROM ended WHERE c.filled_by = ended.task_id
@@ -68,4 +70,18 @@ SELECT task_id FROM wanted;
 -- forget_work_of_task --
 -- What a cancelled task has queued goes, what runs ends by itself. A statement of its own, after the task's row is taken:
 -- it sees what was queued by whoever had that before.
-DELETE FROM pgretrieve.work WHERE task_id = :task_id AND lease IS NULL;
+-- What batches wait for stays.
+DELETE FROM pgretrieve.work w WHERE task_id = :task_id AND lease IS NULL
+    AND NOT EXISTS (SELECT FROM pgretrieve.awaited_work a WHERE a.work_id = w.work_id);
+
+-- forget_awaited_work --
+-- What a cancelled batch has queued goes, unless another waits for it or a worker has begun it; the rest goes on without it.
+WITH gone AS (
+    DELETE FROM pgretrieve.work w USING pgretrieve.awaited_work a
+    WHERE a.task_id = :task_id AND a.asked AND w.work_id = a.work_id AND w.lease IS NULL AND NOT EXISTS (
+        SELECT FROM pgretrieve.awaited_work other WHERE other.work_id = w.work_id AND other.task_id <> :task_id))
+DELETE FROM pgretrieve.awaited_work WHERE task_id = :task_id;
+
+-- counted_tasks --
+-- Tasks that end with the last of their items: also where that was deleted, with its object or its index.
+SELECT task_id FROM pgretrieve.tasks WHERE status = 'IN_PROGRESS' AND state ? 'queued';

@@ -37,9 +37,12 @@ WHERE w.work_id = held.work_id AND w.lease = held.lease;
 -- What is made goes, and is counted for its task; what came anew meanwhile has lost its lease, and stays.
 WITH gone AS (
     DELETE FROM pgretrieve.work w USING unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
-    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.task_id)
-UPDATE pgretrieve.tasks t SET done = t.done + counted.n
-FROM (SELECT task_id, count(*) AS n FROM gone GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.work_id, w.task_id),
+counted AS (
+    SELECT task_id, count(*) AS n FROM (
+        SELECT task_id FROM gone WHERE task_id IS NOT NULL
+        UNION ALL SELECT a.task_id FROM gone JOIN pgretrieve.awaited_work a USING (work_id)) t GROUP BY task_id)
+UPDATE pgretrieve.tasks t SET done = t.done + counted.n FROM counted WHERE t.task_id = counted.task_id
 RETURNING t.task_id;
 
 -- postpone_work --
@@ -54,18 +57,24 @@ WHERE w.work_id = held.work_id AND w.lease = held.lease;
 WITH dead AS (
     UPDATE pgretrieve.work w SET lease = NULL, leased_until = NULL, error = CAST(:error AS jsonb), failed_at = now()
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS uuid[])) AS held (work_id, lease)
-    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.task_id)
-UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n
-FROM (SELECT task_id, count(*) AS n FROM dead GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+    WHERE w.work_id = held.work_id AND w.lease = held.lease RETURNING w.work_id, w.task_id),
+counted AS (
+    SELECT task_id, count(*) AS n FROM (
+        SELECT task_id FROM dead WHERE task_id IS NOT NULL
+        UNION ALL SELECT a.task_id FROM dead JOIN pgretrieve.awaited_work a USING (work_id)) t GROUP BY task_id)
+UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n FROM counted WHERE t.task_id = counted.task_id
 RETURNING t.task_id;
 
 -- bury_lost_work --
 -- What workers have begun too often without ending it: it may be what ends them.
 WITH dead AS (
     UPDATE pgretrieve.work SET lease = NULL, leased_until = NULL, failed_at = now(), error = CAST(:error AS jsonb)
-    WHERE failed_at IS NULL AND attempts >= :attempts AND leased_until < now() RETURNING task_id)
-UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n
-FROM (SELECT task_id, count(*) AS n FROM dead GROUP BY task_id) counted WHERE t.task_id = counted.task_id
+    WHERE failed_at IS NULL AND attempts >= :attempts AND leased_until < now() RETURNING work_id, task_id),
+counted AS (
+    SELECT task_id, count(*) AS n FROM (
+        SELECT task_id FROM dead WHERE task_id IS NOT NULL
+        UNION ALL SELECT a.task_id FROM dead JOIN pgretrieve.awaited_work a USING (work_id)) t GROUP BY task_id)
+UPDATE pgretrieve.tasks t SET failed = t.failed + counted.n FROM counted WHERE t.task_id = counted.task_id
 RETURNING t.task_id;
 
 -- namespaces_with_work --
@@ -80,11 +89,17 @@ WITH alive AS (
     UPDATE pgretrieve.work SET failed_at = NULL, attempts = 0, due_at = now(), error = NULL
     WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL
         AND (CAST(:targets AS text[]) IS NULL OR target = ANY(CAST(:targets AS text[])))
-        AND (CAST(:task_id AS text) IS NULL OR task_id = :task_id)
-    RETURNING task_id),
+        AND (CAST(:task_id AS text) IS NULL OR task_id = :task_id OR EXISTS (
+            SELECT FROM pgretrieve.awaited_work a WHERE a.work_id = work.work_id AND a.task_id = :task_id))
+        AND (NOT CAST(:transient AS boolean) OR coalesce((error -> 'transient')::boolean, true))
+    RETURNING work_id, task_id),
+counted AS (
+    SELECT task_id, count(*) AS n FROM (
+        SELECT task_id FROM alive WHERE task_id IS NOT NULL
+        UNION ALL SELECT a.task_id FROM alive JOIN pgretrieve.awaited_work a USING (work_id)) t GROUP BY task_id),
 tasks AS (
-    UPDATE pgretrieve.tasks t SET failed = t.failed - counted.n, status = 'IN_PROGRESS', finished_at = NULL
-    FROM (SELECT task_id, count(*) AS n FROM alive GROUP BY task_id) counted WHERE t.task_id = counted.task_id)
+    UPDATE pgretrieve.tasks t SET failed = greatest(t.failed - counted.n, 0), status = 'IN_PROGRESS', finished_at = NULL
+    FROM counted WHERE t.task_id = counted.task_id AND t.status <> 'CANCELED')
 SELECT count(*) FROM alive;
 
 -- count_dead_work --
@@ -96,3 +111,9 @@ WHERE namespace_id = :namespace_id AND failed_at IS NOT NULL AND work_id > :afte
 
 -- defer_work --
 SELECT pgretrieve.defer_work(:namespace_id);
+
+-- columns_with_work --
+-- Which of these vector columns documents wait for.
+SELECT c FROM unnest(CAST(:columns AS text[])) c WHERE EXISTS (
+    SELECT FROM pgretrieve.work w WHERE w.namespace_id = :namespace_id AND w.kind = 'embed' AND w.target = c
+        AND w.failed_at IS NULL);

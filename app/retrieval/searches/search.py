@@ -130,7 +130,8 @@ class Scope:
 
 
 def in_collections(names: Sequence[str], hint: str, to: Lowering) -> sa.ColumnElement[bool]:
-    bind = to.binds.add(f"{to.prefix}_{hint}", sa.ARRAY(sa.Text), list(names))
+    ids = [to.catalog.collection_id(name) for name in names]
+    bind = to.binds.add(f"{to.prefix}_{hint}", sa.ARRAY(sa.Text), ids)
     return to.catalog.documents.c.collection_id == sa.func.any(bind)
 
 

@@ -120,7 +120,9 @@ class DocumentEnrich(SqlStage, frozen=True, kw_only=True):
         """For each key that is asked for and found, what is merged of its document."""
         target = to.catalog.relation.alias("target")
         key = to.value(Fields(target), self.target_field, "target_field")
-        collection = to.binds.add(f"{to.prefix}_collection", sa.Text(), self.target_collection_id)
+        collection = to.binds.add(
+            f"{to.prefix}_collection", sa.Text(), to.catalog.collection_id(self.target_collection_id)
+        )
         where = [target.c.collection_id == collection]
         if self.target_field == "document_id":  # by the primary key
             ids = sa.select(asked.c.key.op("#>>", return_type=sa.Text())(ROOT))
