@@ -12,6 +12,8 @@ from app.api import (
     backfills,
     batches,
     buckets,
+    collections,
+    content_batches,
     dead_work,
     document_changes,
     document_lists,
@@ -61,8 +63,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(runtime.engine.dispose)
-            stack.push_async_callback(runtime.inference.close)
+            stack.push_async_callback(runtime.close)
             await _prepare(runtime, root_key)
             await stack.enter_async_context(keyring.noting_uses())
             if settings.worker:
@@ -102,6 +103,9 @@ def create_app(
             buckets.router,
             objects.router,
             uploads.router,
+            collections.router,
+            content_batches.router,
+            content_batches.every,
         ],
         guards=[require_key],
     )

@@ -38,7 +38,7 @@ def template_db(server_url: str) -> Iterator[str]:
     """The name of a migrated, empty database, from which the others are cloned."""
     from app.db.migrate import upgrade
 
-    with _database(server_url) as url:
+    with database(server_url) as url:
         upgrade(url)
         yield servers.database_of(url)
 
@@ -46,7 +46,7 @@ def template_db(server_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def conninfo(server_url: str, template_db: str) -> Iterator[str]:
     """The database that tests share: each makes its own namespaces in it."""
-    with _database(server_url, template_db) as url:
+    with database(server_url, template_db) as url:
         yield url
 
 
@@ -54,18 +54,18 @@ def conninfo(server_url: str, template_db: str) -> Iterator[str]:
 def fresh_database(server_url: str, template_db: str) -> Iterator[Callable[[], str]]:
     """A function that makes another migrated database and answers its URL; dropped after the test."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(_database(server_url, template_db))
+        yield lambda: stack.enter_context(database(server_url, template_db))
 
 
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[Callable[[], str]]:
     """The same, not migrated."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(_database(server_url))
+        yield lambda: stack.enter_context(database(server_url))
 
 
 @contextmanager
-def _database(server_url: str, template: str = "template1") -> Iterator[str]:
+def database(server_url: str, template: str = "template1") -> Iterator[str]:
     name = f"pgretrieve_test_{uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")

@@ -156,6 +156,7 @@ def _stats(found: Description) -> Stats:
         document_count=found.estimated_documents,
         document_count_complete=found.counted,
         bucket_count=found.bucket_count,
+        collection_count=found.collection_count,
         object_count=found.object_count,
     )
 

@@ -210,6 +210,7 @@ def shown(found: Description, *, whole: bool = True) -> Namespace:
         payload_index_count=found.payload_index_count,
         document_count=found.estimated_documents,
         bucket_count=found.bucket_count,
+        collection_count=found.collection_count,
         object_count=found.object_count,
         document_count_complete=found.counted,
         auto_create_indexes=found.settings.get("auto_create_indexes") is not False,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 UPSERT = "Upsert documents by POST /v1/namespaces/{namespace_id}/documents/upsert."
-WHOLE = "Retrievers search a whole namespace, or the collections that their documents name."
 VERSIONS = "GET /v1/retrievers/{retriever_id}/versions has what is kept."
 EXTRACTORS = "GET /v1/collections/features/extractors lists those that come with this server."
 SERVICES = "Inference services make vectors: see GET /v1/inference/services."
@@ -27,11 +26,21 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "Send the objects.",
         "buckets/*/syncs/** buckets/*/source-adapter/**",
     ),
-    ("batches of buckets", UPSERT, "buckets/*/batches/**"),
+    (
+        "further operations on batches",
+        "POST /v1/buckets/{bucket_id}/batches makes one, /v1/collections/{collection_id}/trigger one of whole buckets.",
+        "buckets/*/batches/bulk-submit buckets/*/batches/submit-all buckets/*/batches/*/resubmit batches/queue "
+        "buckets/*/batches/*/documents",
+    ),
+    (
+        "costs, logs and diagnoses of batches",
+        "Nothing costs anything; /audit and /failed-documents tell what became of it.",
+        "buckets/*/batches/*/estimate-cost buckets/*/batches/*/logs buckets/*/batches/*/diagnose",
+    ),
+    ("tiers of batches by themselves", "/retry and /cancel are for the whole batch.", "buckets/*/batches/*/tiers/**"),
     ("objects beside their buckets", "See /v1/buckets/{bucket_id}/objects.", "objects/**"),
-    ("batches of objects", UPSERT, "batches/**"),
     ("imports into collections", UPSERT, "collections/import/* collections/*/import"),
-    ("features of collections", EXTRACTORS, "collections/features collections/*/features"),
+    ("the menu of features", EXTRACTORS, "collections/features"),
     ("feature extractors of one's own", EXTRACTORS, "extractors/**"),
     ("access lists of documents", "Keys can be limited to namespaces.", "collections/*/documents/**/acl"),
     ("lineage of documents", "", "collections/*/documents/**/ancestors collections/*/documents/**/descendants"),
@@ -39,8 +48,12 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("diagnostics of documents", "", "collections/*/documents/**/diagnostics"),
     ("downloads of documents", "", "collections/*/documents/**/download"),
     ("schemas of collections", "", "collections/*/documents/schema/validate collections/*/sync-schema"),
-    ("managing collections", WHOLE, "collections collections/list collections/* collections/*/clone"),
-    ("processing collections", UPSERT, "collections/*/trigger collections/*/lifecycle collections/*/reconciliation"),
+    ("storage tiers of collections", "All documents are searchable.", "collections/*/lifecycle"),
+    (
+        "reconciling collections",
+        "GET /v1/buckets/{bucket_id}/batches/{batch_id}/audit accounts for each object.",
+        "collections/*/reconciliation",
+    ),
     ("exports of collections", "pg_dump and COPY read what is stored.", "collections/*/export"),
     ("taxonomies", "", "taxonomies/** collections/*/apply-taxonomy"),
     ("migrations of namespaces", "POST /v1/namespaces/{namespace_id}/clone copies one.", "namespaces/migrations/**"),

@@ -170,7 +170,7 @@ def shown(found: Object, *, written: bool = False) -> dict[str, Any]:
         "content_hash": found.content_hash,
         "created_at": found.created_at,
         "updated_at": found.updated_at,
-        "document_count": None,
+        "document_count": found.document_count,
     }
     if written:
         answer["consistency"] = {"retriever_visible": "after_processing", "write_token_available": False}

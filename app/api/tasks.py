@@ -81,6 +81,7 @@ SHOWN_AS: dict[str, TaskType] = {
     "backfill": "api_collections_reembed",
     "migration": "api_namespaces_migrations_run",
     "batch": "api_buckets_batches_process",
+    "trigger": "api_collections_trigger",
 }
 # A kind that is neither public nor in the table.
 ANY_OTHER: TaskType = "engine_object_processing"

@@ -30,7 +30,7 @@ def test_every_operation_of_the_client_is_there_or_named() -> None:
     app = create_app(Settings(), "postgresql://nowhere")
     ours = {(method, PARAMETER.sub("{}", path)) for path, method, _ in routes(app)}
     there = {(method, path) for method, path in official() if (method, PARAMETER.sub("{}", path)) in ours}
-    assert len(there) >= 45
+    assert len(there) >= 70
     assert {
         (method, path) for method, path in official() - there if feature_of(PARAMETER.sub("x", path)) is None
     } == set()
@@ -44,7 +44,7 @@ def test_every_operation_of_the_client_is_there_or_named() -> None:
         ("POST", "/buckets/b/objects/aggregate", "aggregations of objects"),
         ("GET", "/buckets/b/syncs/s", "syncs of buckets"),
         ("POST", "/buckets/b/uploads/confirm/batch", "confirming uploads in batches"),
-        ("GET", "/collections/c", "managing collections"),
+        ("GET", "/collections/c/lifecycle", "storage tiers of collections"),
         ("GET", "/retrievers/typeahead?q=a", "typeahead"),
         ("POST", "/retrievers/benchmarks", "benchmarks of retrievers"),
         ("GET", "/retrievers/r/executions/exec_1/status", "kept executions"),
@@ -78,8 +78,8 @@ def test_what_is_neither_here_nor_there_stays_404_and_what_is_here_wins(api: Api
 
 def test_clients_are_told_and_do_not_try_again(client: Mixpeek, generated: Callable[..., mixpeek.ApiClient]) -> None:
     with pytest.raises(MixpeekAPIError) as refused:
-        client.collections.list()
+        client.evaluations.list("r")
     assert (refused.value.status, refused.value.retryable) == (501, False)
     with pytest.raises(ServiceException) as answered:
-        mixpeek.CollectionsApi(generated()).get_collection("c")
+        mixpeek.CollectionLifecycleApi(generated()).get_lifecycle("c")
     assert answered.value.status == 501
