@@ -1,4 +1,5 @@
-"""The demonstration: standalone → upsert → vector query → promote → text query, over HTTP, on Debian's applications."""
+"""The demonstration: standalone → upsert → vector query → promote → text query, over HTTP, on Debian's applications;
+then files that are dropped in."""
 
 import asyncio
 import threading
@@ -6,43 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import httpx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.syntax import Syntax
 from rich.table import Table
 
+from app.demo import managed
 from app.demo.data import App, load_apps, load_queries
+from app.demo.telling import NAMESPACE, Api, console, progress, show, step
 from app.inference.registry import Inference
 from app.settings import Settings
 
-NAMESPACE = "demo_apps"
 INDEX = "summary"
 SERVICE = "minilm_l6_v2"
 BATCH = 250
 QUESTION = "edit the tags of my music files"
 
-console = Console(highlight=False)
-
-
 Embedder = Callable[[Sequence[str]], list[list[float]]]
-
-
-class Api:
-    """The little of HTTP that the walk needs: an error ends it, with the server's own message."""
-
-    def __init__(self, base_url: str, key: str) -> None:
-        headers = {"Authorization": f"Bearer {key}", "X-Namespace": NAMESPACE}
-        self._http = httpx.Client(base_url=f"{base_url}/v1", headers=headers, timeout=60)
-
-    def __call__(self, method: str, path: str, body: Any = None, *, may_miss: bool = False) -> dict[str, Any]:
-        answer = self._http.request(method, path, json=body)
-        if answer.status_code == 404 and may_miss:
-            return {}
-        if answer.is_error:
-            raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text}")
-        found: dict[str, Any] = answer.json()
-        return found
 
 
 def run(base_url: str, key: str, settings: Settings) -> None:
@@ -51,18 +30,18 @@ def run(base_url: str, key: str, settings: Settings) -> None:
     started = time.perf_counter()
     api("DELETE", f"/namespaces/{NAMESPACE}", may_miss=True)
 
-    _step(1, "A standalone namespace: a Postgres schema with one vector column")
+    step(1, "A standalone namespace: a Postgres schema with one vector column")
     configs = [{"name": INDEX, "dimension": 384, "metric": "cosine"}]
-    _show(api("POST", "/namespaces/standalone", {"namespace_id": NAMESPACE, "vector_configs": configs}))
+    show(api("POST", "/namespaces/standalone", {"namespace_id": NAMESPACE, "vector_configs": configs}))
 
-    _step(
+    step(
         2,
         f"{len(apps):,} documents with vectors that we compute ourselves (all-MiniLM-L6-v2, on this machine)",
     )
     vectors = _embed_all(apps, embed)
     _upsert(api, apps, vectors)
 
-    _step(3, "A retriever whose query is a vector, with the filter category = Audio")
+    step(3, "A retriever whose query is a vector, with the filter category = Audio")
     api(
         "POST",
         "/retrievers",
@@ -73,7 +52,7 @@ def run(base_url: str, key: str, settings: Settings) -> None:
     before = api("POST", "/retrievers/app_search/execute", {"inputs": {"query_vector": query_vector}})
     _hits(before)
 
-    _step(
+    step(
         4,
         f"Promotion: map the index to {SERVICE}, add an index for images; one transaction, no vector touched",
     )
@@ -81,9 +60,9 @@ def run(base_url: str, key: str, settings: Settings) -> None:
         "vector_mappings": [{"existing_index": INDEX, "inference_service": SERVICE}],
         "add_vectors": [{"name": "icon", "dimension": 512, "metric": "cosine", "inference_service": "clip_vit_b32"}],
     }
-    _show(api("POST", f"/namespaces/{NAMESPACE}/promote", promotion))
+    show(api("POST", f"/namespaces/{NAMESPACE}/promote", promotion))
 
-    _step(5, "The same retriever, flipped to text: the service embeds the words")
+    step(5, "The same retriever, flipped to text: the service embeds the words")
     api("POST", "/retrievers", _retriever({"input_mode": "text", "value": "{{INPUT.q}}"}, "string"))
     after = api("POST", "/retrievers/app_search/execute", {"inputs": {"q": QUESTION}, "explain": True})
     _hits(after)
@@ -92,11 +71,13 @@ def run(base_url: str, key: str, settings: Settings) -> None:
     ]
     console.print(f"   Same documents and scores as with the vector: [bold]{'yes' if same else 'no'}[/]")
 
-    _step(6, "Known-item search: queries with one right answer each")
+    step(6, "Known-item search: queries with one right answer each")
     _measure(api)
 
-    _step(7, "The SQL that ran for step 5")
+    step(7, "The SQL that ran for step 5")
     console.print(Syntax(after["explain_plan"]["statement"], "sql", word_wrap=True, background_color="default"))
+
+    managed.run(api, INDEX)
     console.print(f"\nDone in {time.perf_counter() - started:.1f} s.")
 
 
@@ -133,11 +114,11 @@ def _retriever(query: dict[str, Any], input_type: str) -> dict[str, Any]:
 
 def _embed_all(apps: Sequence[App], embed: Embedder) -> list[list[float]]:
     vectors: list[list[float]] = []
-    with _progress() as progress:
-        task = progress.add_task("   embedding", total=len(apps))
+    with progress() as shown:
+        task = shown.add_task("   embedding", total=len(apps))
         for start in range(0, len(apps), BATCH):
             vectors += embed([app.text for app in apps[start : start + BATCH]])
-            progress.update(task, completed=len(vectors))
+            shown.update(task, completed=len(vectors))
     return vectors
 
 
@@ -153,15 +134,15 @@ def embedder(settings: Settings) -> Embedder:
 
 
 def _upsert(api: Api, apps: Sequence[App], vectors: Sequence[list[float]]) -> None:
-    with _progress() as progress:
-        task = progress.add_task("   upserting", total=len(apps))
+    with progress() as shown:
+        task = shown.add_task("   upserting", total=len(apps))
         for start in range(0, len(apps), BATCH):
             pairs = list(zip(apps, vectors, strict=True))[start : start + BATCH]
             documents = [
                 {"document_id": app.id, "vectors": {INDEX: vector}, "payload": _payload(app)} for app, vector in pairs
             ]
             api("POST", f"/namespaces/{NAMESPACE}/documents/upsert", {"documents": documents})
-            progress.advance(task, len(documents))
+            shown.advance(task, len(documents))
 
 
 def _payload(app: App) -> dict[str, Any]:
@@ -194,20 +175,6 @@ def _measure(api: Api) -> None:
         mrr = sum(1 / rank for rank in found if rank) / len(found)
         table.add_row(kind, str(len(found)), f"{recall:.3f}", f"{mrr:.3f}")
     console.print(table)
-
-
-def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
-
-
-def _step(number: int, title: str) -> None:
-    console.print(f"\n[bold]{number}. {title}[/]")
-
-
-def _show(answer: dict[str, Any]) -> None:
-    for name, value in answer.items():
-        if value not in (None, [], {}):
-            console.print(f"   {name}: {value}", markup=False)
 
 
 def _hits(answer: dict[str, Any]) -> None:
