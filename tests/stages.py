@@ -88,7 +88,7 @@ class Stages:
             values["rows"] = json.dumps(given)
         answered = self.conn.execute(plan.text, values).fetchall()
         told: dict[int, dict[str, Any]] = {}
-        for (prefix, key), value in zip(plan.told, answered[0][3] or (), strict=True):
+        for (prefix, key), value in zip(plan.told, json.loads(answered[0][3] or "[]"), strict=True):
             told.setdefault(int(prefix[1:]), {})[key] = value
         found = [
             Found(row[5], row[6], row[7], json.loads(row[4] if row[4] is not None else row[9]))

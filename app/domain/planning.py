@@ -1,7 +1,7 @@
 """Chooses how each search of a statement runs, by what its filter keeps: estimated, remembered, corrected by answers.
 
 A plan is a shape of SQL. A segment is compiled once to learn of its searches, and once for each combination of their
-strategies that occurs; a warm execution compiles nothing and asks the database nothing.
+ways that occurs; a warm execution compiles nothing and asks the database nothing.
 """
 
 import time
@@ -22,7 +22,7 @@ from app.retrieval.filters import Filter, all_of
 from app.retrieval.indexed import advice, unindexed
 from app.retrieval.literals import lift_values
 from app.retrieval.plan import Plan, SearchShape, render
-from app.retrieval.strategy import Choice, Size, choose
+from app.retrieval.strategy import MEMORY, UNREACHED, Choice, Size, choose
 from app.telemetry import Timings
 
 
@@ -116,8 +116,8 @@ def _settings(choices: Mapping[str, Choice]) -> dict[str, str]:
         "hnsw.ef_search": str(max(choice.ef_search for choice in scans)),
         # Relaxed order finds more with the same work; the statement sorts what it found by the exact distances.
         "hnsw.iterative_scan": "relaxed_order",
-        "hnsw.max_scan_tuples": str(max(choice.max_scan_tuples for choice in scans)),
-        "hnsw.scan_mem_multiplier": "4",
+        "hnsw.max_scan_tuples": str(UNREACHED),
+        "hnsw.scan_mem_multiplier": str(MEMORY),
     }
 
 
@@ -135,7 +135,7 @@ def compiled(
     after = n == len(pipeline.segments) - 1 and request.page.after is not None
     # Only inputs that templates use change the shape of the statement.
     provided = frozenset(request.inputs)
-    strategies = {key: choice.strategy for key, choice in choices.items()}
+    ways = {key: choice.way for key, choice in choices.items()}
     key = (
         n,
         provided & pipeline.input_names,
@@ -143,7 +143,7 @@ def compiled(
         request.vectors,
         after,
         after_host,
-        tuple(strategies.items()),
+        tuple(ways.items()),
     )
     found = prepared.plans.get(key)
     if found is None:
@@ -155,7 +155,7 @@ def compiled(
             provided=provided,
             filters=all_of([each for each in (prepared.within, request.filters) if each is not None]),
             vectors=request.vectors,
-            strategies=strategies,
+            ways=ways,
             after=after,
             after_host=after_host,
         )

@@ -1,5 +1,6 @@
 """Runs a plan: embeds its texts and contents with no transaction open, then one statement in one round trip."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -163,9 +164,9 @@ async def execute(
     return Rows([row[5:] for row in found], [row[4] for row in found], rows[0][2], _by_stage(plan, rows[0][3]))
 
 
-def _by_stage(plan: Plan, told: list[Any] | None) -> dict[str, dict[str, Any]]:
+def _by_stage(plan: Plan, told: str | None) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for (prefix, key), value in zip(plan.told, told or (), strict=True):
+    for (prefix, key), value in zip(plan.told, json.loads(told) if told else (), strict=True):
         found.setdefault(prefix, {})[key] = value
     return found
 

@@ -15,6 +15,7 @@ from app.domain.namespaces import NewVector
 from app.errors import InvalidRequest, Problems
 from app.retrieval.compiler import compile_plan
 from app.retrieval.pipeline import Segment, parse_pipeline
+from app.retrieval.strategy import Way
 from app.settings import Settings
 from tests.data import glove
 from tests.stages import LIMITS, Stages, stages_on
@@ -159,21 +160,19 @@ async def many(conninfo: str, settings: Settings) -> AsyncIterator[tuple[Stages,
         yield made, stored
 
 
-def found_by(
-    stages: Stages, strategy: str, query: Matrix, filters: Any = None
-) -> tuple[list[str], dict[str, Any], str]:
+def found_by(stages: Stages, way: Way, query: Matrix, filters: Any = None) -> tuple[list[str], dict[str, Any], str]:
     """The ten best by this strategy, what the search told, and PostgreSQL's plan."""
     search = {"feature_uri": "v", "query": "{{INPUT.q}}", "filters": filters}
     raw = [{"config": {"stage_id": "feature_search", "parameters": {"searches": [search], "final_top_k": 10}}}]
     pipeline = parse_pipeline(raw, LIMITS, Problems())
-    chosen: Any = {"s1_search_1": strategy}
+    chosen = {"s1_search_1": way}
     plan = compile_plan(
         Segment(0, pipeline.steps),
         stages.catalog,
         LIMITS,
         retriever_id=None,
         provided=frozenset({"q"}),
-        strategies=chosen,
+        ways=chosen,
     )
     assert [shape.ready for shape in plan.shapes] == [True]
     values = {bind.name: bind.convert(bind.value) for bind in plan.binds if bind.name != "s1_query_1"}
@@ -183,7 +182,7 @@ def found_by(
             stages.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
         explained = "\n".join(row[0] for row in stages.conn.execute("EXPLAIN " + plan.text, values))
         rows = stages.conn.execute(plan.text, values).fetchall()
-    return [row[6] for row in rows], rows[0][3][0][0], explained
+    return [row[6] for row in rows], json.loads(rows[0][3])[0][0], explained
 
 
 @pytest.mark.parametrize("filters", [None, {"must": [{"key": "half", "match": {"value": 1}}]}])
@@ -192,13 +191,13 @@ def test_candidates_of_the_index_are_nearly_the_exact_ones(many: tuple[Stages, M
     words = glove.load().queries
     unit = words / np.linalg.norm(words, axis=1, keepdims=True)
     queries = [words[np.argsort(-(unit[n] @ unit.T))[:4]] for n in range(15)]
-    strategy, hits = ("hnsw" if filters is None else "hnsw_iterative"), 0
+    way, hits = Way("hnsw" if filters is None else "hnsw_iterative"), 0
     for query in queries:
-        found, told, plan = found_by(stages, strategy, query, filters)
+        found, told, plan = found_by(stages, way, query, filters)
         assert "documents_v_hnsw" in plan
         assert (told["returned"], told["exhausted"], len(found)) == (10, False, 10)
         kept = {f"{n:04}": rows for n, rows in enumerate(stored) if filters is None or n % 2 == 1}
-        exact = found_by(stages, "exact", query, filters)[0]
+        exact = found_by(stages, Way("exact"), query, filters)[0]
         best = ranked("cosine", query, kept)
         scores = dict(best)
         assert [scores[name] for name in exact] == pytest.approx([score for _, score in best[:10]], abs=1e-5)
@@ -210,11 +209,7 @@ def test_too_few_candidates_are_made_up_for(many: tuple[Stages, Matrix]) -> None
     stages, _ = many
     one = {"must": [{"key": "document_id", "match": {"any": [f"{n:04}" for n in range(0, 700, 70)]}}]}
     query = glove.load().queries[:2]
-    exact = found_by(stages, "exact", query, one)
+    exact = found_by(stages, Way("exact"), query, one)
     assert len(exact[0]) == 10
-    stages.conn.execute("SET hnsw.max_scan_tuples = 1")
-    try:
-        found, told, _ = found_by(stages, "hnsw_iterative", query, one)
-    finally:
-        stages.conn.execute("RESET hnsw.max_scan_tuples")
+    found, told, _ = found_by(stages, Way("hnsw_iterative", scan=16), query, one)
     assert (found, told["exhausted"]) == (exact[0], True)

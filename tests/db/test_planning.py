@@ -104,8 +104,8 @@ async def test_where_iteration_gives_up_the_same_statement_searches_exactly(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The filter keeps what lies farthest from the query: the index would have to be read to its end."""
-    monkeypatch.setattr(strategy, "LEAST_SCAN", 50)
-    monkeypatch.setattr(strategy, "PATIENCE", 0.0)
+    monkeypatch.setattr(strategy, "LEAST_SCAN", 64)
+    monkeypatch.setattr(strategy, "MOST_SCAN", 64)
     ids, told = await place.execute(inputs={"from": 1_500})
     assert ids == first(K, 1_500)
     assert (told["plan"], told["returned"], told["exhausted"]) == ("hnsw_iterative", K, True)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from app.retrieval.filters import And, Condition, Not
 from app.retrieval.literals import lift_values
-from app.retrieval.strategy import CANDIDATE, EF_SEARCH_MAX, Choice, Size, choose
+from app.retrieval.strategy import CANDIDATE, EF_SEARCH_MAX, LEAST_SCAN, MOST_SCAN, Choice, Size, choose
 from app.retrieval.templates import Template
 
 
@@ -61,7 +61,18 @@ def test_the_index_is_never_asked_for_more_than_exact_search_costs(
     if choice.strategy != "exact":
         assert choice.strategy == ("hnsw_iterative" if size.filtered else "hnsw")
         assert choice.ef_search * CANDIDATE < size.exact_cost
-        assert choice.max_scan_tuples <= max(500, 2 * choice.ef_search, size.exact_cost / CANDIDATE)
+        # The next power of two of half the cost of exact search, or of what finds enough of an independent filter.
+        assert choice.way.scan in [2**n for n in range(8, 15)]
+        needed = choice.way.spare * rows * size.documents / max(size.kept, 1)
+        assert choice.way.scan < 2 * max(LEAST_SCAN, choice.ef_search, needed, size.exact_cost / CANDIDATE / 2)
+        assert choice.way.scan >= min(MOST_SCAN, choice.ef_search)
+
+
+def test_more_documents_and_filters_make_the_list_longer() -> None:
+    widths = [chosen(documents, documents).ef_search for documents in (10_000, 100_000, 400_000, 4_000_000)]
+    assert widths[0] == widths[1] == 100
+    assert widths[1] < widths[2] < widths[3]
+    assert chosen(400_000, 200_000).ef_search > widths[2]
 
 
 def test_values_of_a_filter_are_lifted_but_for_those_that_decide_its_form() -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from app.retrieval.catalog import VectorConfig
 from app.retrieval.plan import Binds, Estimate, SearchShape, constant, render
 from app.retrieval.stages.base import Lowering
-from app.retrieval.strategy import Strategy
+from app.retrieval.strategy import Way
 from app.retrieval.vectors import distance, index_distance
 
 # Rows that the coarse order of bits hands to exact re-scoring, for each row that is asked for.
@@ -47,13 +47,12 @@ class Nearest:
         """The select of `document_id, distance`, nearest first, and whether iteration gave up (None: it cannot)."""
         shape = self._shape(to)
         to.shapes.append(shape)
-        strategy: Strategy = to.strategies.get(shape.key, "hnsw_iterative" if self.filtered else "hnsw")
-        if not shape.ready or strategy == "exact":
+        way = to.ways.get(shape.key, Way("hnsw_iterative" if self.filtered else "hnsw"))
+        if not shape.ready or way.strategy == "exact":
             return self._exact(to), None
-        near = self._by_index(to).cte(f"{to.prefix}_near_{self.number}")
-        if strategy == "hnsw":
-            return self._ordered(near), None
-        return self._completed(near, to)
+        if way.strategy == "hnsw":
+            return self._ordered(self._by_index(to).cte(f"{to.prefix}_near_{self.number}")), None
+        return self._completed(self._iterated(to, way).cte(f"{to.prefix}_near_{self.number}"), to)
 
     def _shape(self, to: Lowering) -> SearchShape:
         wanted = self.whole and self.config.index_method != "exact"
@@ -90,13 +89,26 @@ class Nearest:
         return found.order_by(exact + sa.literal_column("0")).limit(constant(self.rows))
 
     def _by_index(self, to: Lowering) -> sa.Select[Any]:
+        return self._in_order(to).where(*self.where(to, False)).limit(constant(self.rows * self._wider))
+
+    def _iterated(self, to: Lowering, way: Way) -> sa.Select[Any]:
+        """The filter is asked of what the index hands over, so that what it hands over can be counted and bounded."""
+        kept = sa.and_(sa.true(), *self.where(to, False)).label("kept")
+        read = self._in_order(to).add_columns(kept).limit(constant(way.scan))
+        found = read.subquery(f"{to.prefix}_read_{self.number}")
+        wanted = self.rows * max(way.spare, self._wider)
+        return sa.select(found.c.document_id, found.c.distance).where(found.c.kept).limit(constant(wanted))
+
+    @property
+    def _wider(self) -> int:
+        """The index may order by a coarser distance than the score's: more rows, re-scored with the whole vectors."""
+        return BINARY_OVERSAMPLING if self.config.index_method == "hnsw_binary" else 1
+
+    def _in_order(self, to: Lowering) -> sa.Select[Any]:
         documents = to.catalog.documents
         column = documents.c[self.config.column]
         found = sa.select(documents.c.document_id, distance(self.config.metric, column, self.query).label("distance"))
-        found = found.where(column.is_not(None), *self.where(to, False))
-        # The index orders by a coarser distance than the score's: more rows, re-scored with the whole vectors.
-        wider = self.rows * (BINARY_OVERSAMPLING if self.config.index_method == "hnsw_binary" else 1)
-        return found.order_by(index_distance(self.config, column, self.query)).limit(constant(wider))
+        return found.where(column.is_not(None)).order_by(index_distance(self.config, column, self.query))
 
     def _ordered(self, near: sa.CTE) -> sa.Select[Any]:
         """What the index found, by its exact distances: relaxed and coarse orders are not."""

@@ -16,7 +16,7 @@ from app.retrieval.catalog import VectorConfig, vector_type
 from app.retrieval.plan import Binds, Estimate, SearchShape, constant, render
 from app.retrieval.searches.dense import Where
 from app.retrieval.stages.base import Lowering
-from app.retrieval.strategy import Strategy
+from app.retrieval.strategy import Way
 from app.retrieval.vectors import distance, index_distance, score
 
 # Stored vectors that each of the query's finds candidates by: for each document that is asked for, and between these.
@@ -61,10 +61,10 @@ class MaxSim:
         """The select of `document_id, score`, the best first, and whether candidates were too few (None: no matter)."""
         shape = self._shape(to)
         to.shapes.append(shape)
-        strategy: Strategy = to.strategies.get(shape.key, "hnsw_iterative" if self.filtered else "hnsw")
-        if not shape.ready or strategy == "exact":
+        way = to.ways.get(shape.key, Way("hnsw_iterative" if self.filtered else "hnsw"))
+        if not shape.ready or way.strategy == "exact":
             return self._best(sums(to, self.config, self.query, self._kept(to, "kept"))), None
-        near = self._candidates(to).cte(f"{to.prefix}_near_{self.number}")
+        near = self._candidates(to, way.scan).cte(f"{to.prefix}_near_{self.number}")
         few = sa.select(sa.func.count() < constant(self.rows)).select_from(near).scalar_subquery()
         rest = self._kept(to, "rest", few)
         both = sa.union(sa.select(near.c.document_id), sa.select(rest.c.document_id)).subquery("candidates")
@@ -96,13 +96,16 @@ class MaxSim:
         documents = to.catalog.documents
         return sa.select(documents.c.document_id).where(*self.where(to, True), *where).subquery(name)
 
-    def _candidates(self, to: Lowering) -> sa.Select[Any]:
+    def _candidates(self, to: Lowering, scan: int) -> sa.Select[Any]:
         side, documents = to.catalog.side(self.config).alias("m"), to.catalog.documents
-        near = sa.select(side.c.document_id)
-        if where := self.where(to, False):
-            near = near.join(documents, documents.c.document_id == side.c.document_id).where(*where)
         by = index_distance(self.config, side.c.vector, self.query.c.vector)
-        found = near.correlate(self.query).order_by(by).limit(constant(self.near)).lateral("found")
+        near = sa.select(side.c.document_id).correlate(self.query).order_by(by)
+        if where := self.where(to, False):
+            # As in `Nearest`: what the index hands over is bounded, and then asked whether it passes.
+            read = near.limit(constant(scan)).subquery("read")
+            near = sa.select(read.c.document_id)
+            near = near.join(documents, documents.c.document_id == read.c.document_id).where(*where)
+        found = near.limit(constant(self.near)).lateral("found")
         return sa.select(found.c.document_id).distinct().select_from(self.query.join(found, sa.true()))
 
     def _best(self, summed: sa.Select[Any]) -> sa.Select[Any]:

@@ -19,7 +19,7 @@ from app.retrieval.indexed import indexed
 from app.retrieval.objects import DEEPEST, merged, tree_of
 from app.retrieval.plan import Binds, Embed, SearchShape
 from app.retrieval.predicates import predicate
-from app.retrieval.strategy import Strategy
+from app.retrieval.strategy import Way
 
 StageType = Literal["filter", "sort", "reduce", "apply", "enrich"]
 Location = tuple[str | int, ...]
@@ -88,7 +88,7 @@ class Lowering:
     # Filters of whole namespaces are lowered to be cheap for each row, to be served by indexes, or to be estimated.
     rendering: Literal["plain", "indexed", "estimate"] = "plain"
     reads: list[Filter] = field(default_factory=list)  # what whole namespaces were filtered by
-    strategies: Mapping[str, Strategy] = field(default_factory=dict)  # of searches, by `SearchShape.key`
+    ways: Mapping[str, Way] = field(default_factory=dict)  # of searches, by `SearchShape.key`
     shapes: list[SearchShape] = field(default_factory=list)
     binds: Binds = field(default_factory=Binds)
     embeds: list[Embed] = field(default_factory=list)

@@ -37,12 +37,12 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
-FROM s2_aggregate)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s2_aggregate)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
 FROM s1_search_1)))), (SELECT coalesce(jsonb_agg(entries.entry ORDER BY entries.place), '[]'::jsonb) AS coalesce_1 
 FROM (SELECT jsonb_build_object('group', jsonb_build_object(CAST(%(s2_alias)s AS TEXT), s2_metrics.g1), 'metrics', jsonb_build_object(CAST(%(s2_alias_2)s AS TEXT), s2_metrics.m1, CAST(%(s2_alias_3)s AS TEXT), s2_metrics.m2, CAST(%(s2_alias_4)s AS TEXT), s2_metrics.m3)) AS entry, row_number() OVER (ORDER BY s2_metrics.m2 DESC NULLS LAST, s2_metrics.first) AS place 
 FROM s2_metrics) AS entries 
 WHERE entries.place <= 5), (SELECT to_jsonb(count(*)) AS to_jsonb_1 
-FROM s2_metrics)) AS told), 
+FROM s2_metrics)) AS TEXT) AS told), 
 page AS 
 (SELECT s2_aggregate.document_id AS document_id, s2_aggregate.score AS score, s2_aggregate.rank AS rank 
 FROM s2_aggregate ORDER BY s2_aggregate.rank 

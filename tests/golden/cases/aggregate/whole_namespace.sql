@@ -20,11 +20,11 @@ FROM pgretrieve.namespaces
 WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
-FROM s1_aggregate)] AS counts, jsonb_build_array((SELECT coalesce(jsonb_agg(entries.entry ORDER BY entries.place), '[]'::jsonb) AS coalesce_1 
+FROM s1_aggregate)] AS counts, CAST(jsonb_build_array((SELECT coalesce(jsonb_agg(entries.entry ORDER BY entries.place), '[]'::jsonb) AS coalesce_1 
 FROM (SELECT jsonb_build_object('group', jsonb_build_object(), 'metrics', jsonb_build_object(CAST(%(s1_alias)s AS TEXT), s1_groups.m1, CAST(%(s1_alias_2)s AS TEXT), s1_groups.m2)) AS entry, row_number() OVER (ORDER BY s1_groups.first) AS place 
 FROM s1_groups) AS entries 
 WHERE entries.place <= 1000), (SELECT to_jsonb(count(*)) AS to_jsonb_1 
-FROM s1_groups)) AS told), 
+FROM s1_groups)) AS TEXT) AS told), 
 page AS 
 (SELECT s1_aggregate.document_id AS document_id, s1_aggregate.score AS score, s1_aggregate.rank AS rank 
 FROM s1_aggregate ORDER BY s1_aggregate.rank 

@@ -13,7 +13,7 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_attribute_filter), (SELECT count(*) AS count_2 
-FROM s2_attribute_filter)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s2_attribute_filter)] AS counts, CAST(NULL AS TEXT) AS told), 
 page AS 
 (SELECT s2_attribute_filter.document_id AS document_id, s2_attribute_filter.score AS score, s2_attribute_filter.rank AS rank 
 FROM s2_attribute_filter ORDER BY s2_attribute_filter.rank 

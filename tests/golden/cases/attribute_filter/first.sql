@@ -8,7 +8,7 @@ FROM pgretrieve.namespaces
 WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
-FROM s1_attribute_filter)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s1_attribute_filter)] AS counts, CAST(NULL AS TEXT) AS told), 
 page AS 
 (SELECT s1_attribute_filter.document_id AS document_id, s1_attribute_filter.score AS score, s1_attribute_filter.rank AS rank 
 FROM s1_attribute_filter ORDER BY s1_attribute_filter.rank 

@@ -51,9 +51,9 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
-FROM s2_deduplicate)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s2_deduplicate)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
 FROM s1_search_1)))), (SELECT to_jsonb(greatest(count(*) - 500, 0)) AS to_jsonb_1 
-FROM s1_feature_search)) AS told), 
+FROM s1_feature_search)) AS TEXT) AS told), 
 page AS 
 (SELECT s2_deduplicate.document_id AS document_id, s2_deduplicate.score AS score, s2_deduplicate.rank AS rank 
 FROM s2_deduplicate ORDER BY s2_deduplicate.rank 

@@ -27,9 +27,9 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
-FROM s2_document_enrich)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s2_document_enrich)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
 FROM s1_search_1)))), (SELECT to_jsonb(count(*)) AS to_jsonb_1 
-FROM s2_keys JOIN s2_matches ON s2_matches.key = s2_keys.key)) AS told), 
+FROM s2_keys JOIN s2_matches ON s2_matches.key = s2_keys.key)) AS TEXT) AS told), 
 page AS 
 (SELECT s2_document_enrich.document_id AS document_id, s2_document_enrich.score AS score, s2_document_enrich.rank AS rank, s2_document_enrich.fields AS fields 
 FROM s2_document_enrich ORDER BY s2_document_enrich.rank 

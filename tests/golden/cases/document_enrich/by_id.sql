@@ -25,8 +25,8 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_document_enrich), (SELECT count(*) AS count_2 
-FROM s2_attribute_filter)] AS counts, jsonb_build_array((SELECT to_jsonb(count(*)) AS to_jsonb_1 
-FROM s1_keys JOIN s1_matches ON s1_matches.key = s1_keys.key)) AS told), 
+FROM s2_attribute_filter)] AS counts, CAST(jsonb_build_array((SELECT to_jsonb(count(*)) AS to_jsonb_1 
+FROM s1_keys JOIN s1_matches ON s1_matches.key = s1_keys.key)) AS TEXT) AS told), 
 page AS 
 (SELECT s2_attribute_filter.document_id AS document_id, s2_attribute_filter.score AS score, s2_attribute_filter.rank AS rank, s2_attribute_filter.fields AS fields 
 FROM s2_attribute_filter ORDER BY s2_attribute_filter.rank 

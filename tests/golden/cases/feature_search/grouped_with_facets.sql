@@ -30,7 +30,7 @@ FROM pgretrieve.namespaces
 WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
-FROM s1_feature_search)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_2 
+FROM s1_feature_search)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_2 
 FROM s1_search_1)))), jsonb_build_array(jsonb_build_object('key', CAST(%(s1_facet_1_key)s AS TEXT), 'values', (SELECT coalesce(jsonb_agg(jsonb_build_object('value', best.value, 'count', best.count) ORDER BY best.count DESC, best.value), '[]'::jsonb) AS coalesce_1 
 FROM (SELECT once.value AS value, count(*) AS count 
 FROM s1_matching JOIN LATERAL (SELECT DISTINCT each.value AS value 
@@ -39,7 +39,7 @@ WHERE jsonb_typeof(each.value) IN ('string', 'number', 'boolean')) AS once ON tr
  LIMIT 10) AS best))), (SELECT to_jsonb(count(*)) AS to_jsonb_1 
 FROM s1_places 
 WHERE s1_places.place = 1), (SELECT to_jsonb(count(*)) AS to_jsonb_1 
-FROM s1_places)) AS told), 
+FROM s1_places)) AS TEXT) AS told), 
 page AS 
 (SELECT s1_feature_search.document_id AS document_id, s1_feature_search.score AS score, s1_feature_search.rank AS rank 
 FROM s1_feature_search ORDER BY s1_feature_search.rank 

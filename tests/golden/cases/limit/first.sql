@@ -11,7 +11,7 @@ FROM pgretrieve.namespaces
 WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
-FROM s1_limit)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s1_limit)] AS counts, CAST(NULL AS TEXT) AS told), 
 page AS 
 (SELECT s1_limit.document_id AS document_id, s1_limit.score AS score, s1_limit.rank AS rank 
 FROM s1_limit ORDER BY s1_limit.rank 

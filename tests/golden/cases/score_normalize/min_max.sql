@@ -32,9 +32,9 @@ FROM pgretrieve.retrievers
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
 FROM s2_score_normalize), (SELECT count(*) AS count_3 
-FROM s3_score_threshold)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_4 
+FROM s3_score_threshold)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_4 
 FROM s1_search_1)))), (SELECT to_jsonb(count(*) > 0 AND count(*) FILTER (WHERE s3_tested.passes) = 0) AS to_jsonb_1 
-FROM s3_tested)) AS told), 
+FROM s3_tested)) AS TEXT) AS told), 
 page AS 
 (SELECT s3_score_threshold.document_id AS document_id, s3_score_threshold.score AS score, s3_score_threshold.rank AS rank 
 FROM s3_score_threshold ORDER BY s3_score_threshold.rank 

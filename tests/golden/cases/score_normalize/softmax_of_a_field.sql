@@ -28,7 +28,7 @@ FROM pgretrieve.retrievers
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_score_normalize), (SELECT count(*) AS count_2 
 FROM s2_sort_relevance), (SELECT count(*) AS count_3 
-FROM s3_limit)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s3_limit)] AS counts, CAST(NULL AS TEXT) AS told), 
 page AS 
 (SELECT s3_limit.document_id AS document_id, s3_limit.score AS score, s3_limit.rank AS rank, s3_limit.fields AS fields 
 FROM s3_limit ORDER BY s3_limit.rank 

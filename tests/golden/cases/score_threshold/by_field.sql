@@ -14,8 +14,8 @@ FROM pgretrieve.namespaces
 WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS namespace_version, (SELECT pgretrieve.retrievers.version 
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
-FROM s1_score_threshold)] AS counts, jsonb_build_array((SELECT to_jsonb(count(*) > 0 AND count(*) FILTER (WHERE s1_tested.passes) = 0) AS to_jsonb_1 
-FROM s1_tested)) AS told), 
+FROM s1_score_threshold)] AS counts, CAST(jsonb_build_array((SELECT to_jsonb(count(*) > 0 AND count(*) FILTER (WHERE s1_tested.passes) = 0) AS to_jsonb_1 
+FROM s1_tested)) AS TEXT) AS told), 
 page AS 
 (SELECT s1_score_threshold.document_id AS document_id, s1_score_threshold.score AS score, s1_score_threshold.rank AS rank 
 FROM s1_score_threshold ORDER BY s1_score_threshold.rank 

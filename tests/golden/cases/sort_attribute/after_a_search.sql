@@ -18,8 +18,8 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_feature_search), (SELECT count(*) AS count_2 
-FROM s2_sort_attribute)] AS counts, jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
-FROM s1_search_1))))) AS told), 
+FROM s2_sort_attribute)] AS counts, CAST(jsonb_build_array(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('search', 1, 'returned', (SELECT count(*) AS count_3 
+FROM s1_search_1))))) AS TEXT) AS told), 
 page AS 
 (SELECT s2_sort_attribute.document_id AS document_id, s2_sort_attribute.score AS score, s2_sort_attribute.rank AS rank 
 FROM s2_sort_attribute ORDER BY s2_sort_attribute.rank 

@@ -15,7 +15,7 @@ WHERE pgretrieve.namespaces.namespace_id = CAST(%(namespace_id)s AS TEXT)) AS na
 FROM pgretrieve.retrievers 
 WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS retriever_version, ARRAY[(SELECT count(*) AS count_1 
 FROM s1_sort_attribute), (SELECT count(*) AS count_2 
-FROM s2_limit)] AS counts, CAST(NULL AS JSONB) AS told), 
+FROM s2_limit)] AS counts, CAST(NULL AS TEXT) AS told), 
 page AS 
 (SELECT s2_limit.document_id AS document_id, s2_limit.score AS score, s2_limit.rank AS rank 
 FROM s2_limit ORDER BY s2_limit.rank 

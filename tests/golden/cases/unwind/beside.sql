@@ -32,8 +32,8 @@ WHERE pgretrieve.retrievers.retriever_id = CAST(%(retriever_id)s AS TEXT)) AS re
 FROM s1_unwind), (SELECT count(*) AS count_2 
 FROM s2_attribute_filter), (SELECT count(*) AS count_3 
 FROM s3_sort_attribute), (SELECT count(*) AS count_4 
-FROM s4_limit)] AS counts, jsonb_build_array((SELECT to_jsonb(count(*) > 10000) AS to_jsonb_1 
-FROM s1_elements)) AS told), 
+FROM s4_limit)] AS counts, CAST(jsonb_build_array((SELECT to_jsonb(count(*) > 10000) AS to_jsonb_1 
+FROM s1_elements)) AS TEXT) AS told), 
 page AS 
 (SELECT s4_limit.document_id AS document_id, s4_limit.score AS score, s4_limit.rank AS rank, s4_limit.fields AS fields 
 FROM s4_limit ORDER BY s4_limit.rank 
