@@ -80,10 +80,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An estimate of a number of rows, believed until this time of the monotonic clock."""
+    """An estimate of a number of rows, believed until this time of the monotonic clock; and of those of a filter, how
+    large a share of the iterations with it gave up (0 to 1)."""
 
     rows: int
     until: float
+    given_up: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,30 @@ async def test_where_iteration_gives_up_the_same_statement_searches_exactly(
     """The filter keeps what lies farthest from the query: the index would have to be read to its end."""
     monkeypatch.setattr(strategy, "LEAST_SCAN", 64)
     monkeypatch.setattr(strategy, "MOST_SCAN", 64)
-    ids, told = await place.execute(inputs={"from": 1_500})
-    assert ids == first(K, 1_500)
-    assert (told["plan"], told["returned"], told["exhausted"]) == ("hnsw_iterative", K, True)
-    # What was learnt: the same filter is searched exactly at once.
-    ids, told = await place.execute(inputs={"from": 1_500})
-    assert ids == first(K, 1_500)
-    assert told["plan"] == "exact"
+    for _ in range(3):
+        ids, told = await place.execute(inputs={"from": 1_500})
+        assert ids == first(K, 1_500)
+        assert (told["plan"], told["returned"], told["exhausted"]) == ("hnsw_iterative", K, True)
+
+
+async def test_a_filter_with_which_most_iterations_give_up_is_searched_exactly_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strategy, "LEAST_SCAN", 64)
+    monkeypatch.setattr(strategy, "MOST_SCAN", 64)
+    near, far = place.vectors[1_600].tolist(), place.vectors[0].tolist()
+
+    async def plan_of(vector: list[float]) -> str:
+        ids, told = await place.execute(inputs={"from": 1_500, "v": vector})
+        assert len(ids) == K
+        return str(told["plan"])
+
+    for _ in range(20):  # every second one gives up: not more than half
+        assert [await plan_of(near), await plan_of(far)] == ["hnsw_iterative"] * 2
+    plans = [await plan_of(far) for _ in range(10)]
+    assert plans == sorted(plans, reverse=True)
+    assert (plans[0], plans[-1]) == ("hnsw_iterative", "exact")
+    assert await plan_of(near) == "exact"
 
 
 async def test_iteration_that_finds_enough_is_all_that_runs(place: Place) -> None:
