@@ -8,13 +8,18 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from rich.console import Console
+from rich.progress import Progress
 
 from app import __version__, service
 from app.commands.doctor import doctor
 from app.commands.keys import keys
 from app.commands.options import data_dir_option, settings_of
+from app.commands.settings import settings as show_settings
 from app.commands.worker import worker
 from app.db import migrate as migrations
+from app.db import namespace_migrations
 from app.demo import walkthrough
 from app.errors import InvalidRequest, PgretrieveError
 
@@ -32,6 +37,8 @@ class PlainErrors(click.Group):
         except ValidationError as error:
             lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise click.ClickException("These settings are wrong:\n  " + "\n  ".join(lines)) from None
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=PlainErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,15 +94,21 @@ def serve(host: str | None, port: int | None, data_dir: Path | None, worker: boo
 @data_dir_option
 @click.option("--sql", is_flag=True, help="Print the statements instead of running them.")
 def migrate(data_dir: Path | None, sql: bool) -> None:
-    """Bring the database to the newest schema."""
+    """Bring the database to the newest schema; then, in batches, every namespace. What is interrupted goes on."""
     settings = settings_of(data_dir=data_dir)
     if sql:
         migrations.upgrade("", sql=True)
         return
     direct = settings.direct_database_url or settings.database_url
     with service.database(settings) as url:
-        migrations.upgrade(direct.get_secret_value() if direct else url)
-    click.echo(f"The schema is at revision {migrations.head()}.")
+        target = direct.get_secret_value() if direct else url
+        migrations.upgrade(target)
+        click.echo(f"The schema is at revision {migrations.head()}.")
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("Changing namespaces", total=None, visible=False)
+            namespace_migrations.run(
+                target, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+            )
 
 
 @main.command()
@@ -118,6 +131,7 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 main.add_command(keys)
 main.add_command(doctor)
 main.add_command(worker)
+main.add_command(show_settings)
 
 if __name__ == "__main__":
     main()

@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
+
+from app.settings_operation import Operation
 
 
-class Settings(BaseSettings):
+class Settings(Operation):
     """What a deployment can choose. Times are in the unit that the name ends with."""
 
     model_config = SettingsConfigDict(env_prefix="PGRETRIEVE_", frozen=True, extra="ignore", populate_by_name=True)
@@ -29,6 +32,12 @@ class Settings(BaseSettings):
         validation_alias="DIRECT_DATABASE_URL",
         description="The same database without a pooler between, for the worker and for migrations. "
         "Default: `DATABASE_URL`.",
+    )
+    read_database_url: SecretStr | None = Field(
+        None,
+        validation_alias="READ_DATABASE_URL",
+        description="A streaming replica of the same database, which executions of retrievers read from while it is "
+        "fresh ([replicas](replicas.md)). Default: none.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pgretrieve"),
@@ -53,6 +62,14 @@ class Settings(BaseSettings):
     # The database
     pool_size: int = Field(10, ge=1, le=500, description="Connections that the service holds at most.")
     pool_timeout_s: float = Field(5.0, gt=0, description="How long a request waits for a connection (503 after it).")
+    replica_lag_s: float = Field(
+        5.0, gt=0, description="How old what the replica answers may be; when it is older, the primary is read."
+    )
+    replica_wait_s: float = Field(
+        0.5,
+        ge=0,
+        description="How long a read that must see a write waits for the replica, before the primary is read.",
+    )
     prepare_statements: bool = Field(
         True, description="Set to false behind a pooler that cannot hold prepared statements."
     )
@@ -333,10 +350,8 @@ class Settings(BaseSettings):
         "since whoever writes a retriever chooses where its requests go.",
     )
 
-    # Operation
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
-    key_cache_s: float = Field(
-        5.0,
-        ge=0,
-        description="How long a process trusts an API key it has checked; revoking takes that long.",
-    )
+
+def ordered() -> list[tuple[str, FieldInfo]]:
+    """Every setting, this class's own first."""
+    own = Settings.__annotations__
+    return sorted(Settings.model_fields.items(), key=lambda field: field[0] not in own)
