@@ -23,6 +23,7 @@ from app.errors import ExtractionFailed, NotFound, PgretrieveError
 from app.extractors.base import Blob
 from app.inference.fetching import Kinds, NotFetched
 from app.retrieval.catalog import Catalog
+from app.storage import Written
 
 ANYTHING = Kinds("files", ("*/*",))
 # Answers of other servers that the next try may not get.
@@ -85,22 +86,28 @@ async def read_documents(conn: AsyncConnection, catalog: Catalog, document_ids: 
 
 
 async def load(runtime: Runtime, source: Source, wanted: frozenset[str]) -> dict[str, list[Blob]]:
-    """The blobs of the object that its extractor reads, by their properties. Raises `ExtractionFailed`, or
-    `Unavailable` where the store or another server may answer later."""
+    """The blobs of the object that its extractor reads, by their properties, all in memory, so one limit is for all.
+    Raises `ExtractionFailed`, or `Unavailable` where the store or another server may answer later."""
     loaded: dict[str, list[Blob]] = {}
+    left = runtime.settings.extract_max_bytes
     for blob in source.blobs:
         if blob.property in wanted:
-            loaded.setdefault(blob.property, []).append(await _load(runtime, blob))
+            found = await _load(runtime, blob, left)
+            loaded.setdefault(blob.property, []).append(found)
+            left -= len(found.content)
     return loaded
 
 
-async def _load(runtime: Runtime, blob: StoredBlob) -> Blob:
-    most = runtime.settings.extract_max_bytes
+async def _load(runtime: Runtime, blob: StoredBlob, most: int) -> Blob:
     if blob.sha256 is None:
         assert blob.url is not None
         return await _fetch(runtime, blob.url, blob.filename, most)
     if blob.size_bytes is not None and blob.size_bytes > most:
-        message = f"The blob has {blob.size_bytes:,} bytes, more than {most:,} (PGRETRIEVE_EXTRACT_MAX_BYTES)."
+        limit = runtime.settings.extract_max_bytes
+        message = (
+            f"The blobs that are read of an object may have {limit:,} bytes together (PGRETRIEVE_EXTRACT_MAX_BYTES); "
+            f"one of {blob.size_bytes:,} is too much."
+        )
         raise ExtractionFailed(message, code="blob_too_large")
     content = await read_blob(runtime, blob.sha256)
     is_text = blob.type == "text" and blob.filename is None and (blob.mime_type or "").startswith("text/plain")
@@ -113,13 +120,20 @@ async def read_blob(runtime: Runtime, sha256: str) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
+async def find_blob_of(conn: AsyncConnection, namespace_id: str, sha256: str) -> Written:
+    """A content that an object or a document of this namespace refers to; else `NotFound`."""
+    binds = {"sha256": sha256, "namespace_id": namespace_id}
+    row = (await conn.execute(statement("blob_of_namespace"), binds)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("blob", sha256)
+    return Written(**row)
+
+
 async def read_blob_of(runtime: Runtime, namespace_id: str, sha256: str) -> bytes:
-    """The same of what an object or a document of this namespace refers to; else `NotFound`."""
+    """Its bytes."""
     async with transaction(runtime.engine, runtime.settings) as conn:
-        binds = {"sha256": sha256, "namespace_id": namespace_id}
-        if (await conn.execute(statement("blob_of_namespace"), binds)).one_or_none() is None:
-            raise NotFound("blob", sha256)
-    return await read_blob(runtime, sha256)
+        found = await find_blob_of(conn, namespace_id, sha256)
+    return b"".join([chunk async for chunk in runtime.blobs.read(found)])
 
 
 async def _fetch(runtime: Runtime, url: str, name: str | None, most: int) -> Blob:

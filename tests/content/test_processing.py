@@ -1,16 +1,23 @@
 """What becomes of objects: made again when they change, gone with them, failed with a reason, made further."""
 
 import base64
-import http.server
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.content.managed import bucket, collection, documents, ended, extractor, promoted, put, quiet, searched
-from tests.data.emoji import drawing
+from tests.content.managed import (
+    Website,
+    bucket,
+    collection,
+    documents,
+    ended,
+    extractor,
+    promoted,
+    put,
+    quiet,
+    searched,
+)
 from tests.http import Api, feature_search, search
 
 FILES: dict[str, Any] = {
@@ -20,31 +27,6 @@ FILES: dict[str, Any] = {
 
 def texts(api: Api, name: str = "chunks") -> list[str]:
     return sorted(each["text"] for each in documents(api, name))
-
-
-@pytest.fixture(scope="module")
-def website() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
-    """A server, and the answers that it gives by path."""
-    pages: dict[str, tuple[int, str]] = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, text = pages.get(self.path, (404, "none"))
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", pages
-        server.shutdown()
-        thread.join()
 
 
 def test_a_changed_object_gives_other_documents_in_place_of_its_old_ones(api: Api) -> None:
@@ -108,7 +90,6 @@ def test_a_collection_over_a_collection_follows_it(api: Api) -> None:
     stored = put(api, "one two three\n\nfour five")
     for name in ("chunks", "words", "again"):
         quiet(api, name)
-    time.sleep(0)
     assert texts(api, "words") == ["four five", "one two", "three"]
     assert texts(api, "again") == ["four five", "one two", "three"]
     lineage = documents(api, "again")[0]["_internal"]["metadata"]
@@ -123,27 +104,66 @@ def test_a_collection_over_a_collection_follows_it(api: Api) -> None:
     assert [texts(api, name) for name in ("chunks", "words", "again")] == [[], [], []]
 
 
-def test_a_child_that_is_not_automatic_is_made_by_batches_alone(api: Api) -> None:
+@pytest.mark.parametrize("dedup", ["skip", "force"])
+def test_a_child_that_is_not_automatic_is_made_by_batches_alone(api: Api, dedup: str) -> None:
     promoted(api)
     bucket(api)
     collection(api)
-    body = {
-        "source": {"type": "collection", "collection_id": "chunks"},
-        "feature_extractor": extractor(),
-        "auto": False,
-    }
-    api("POST", "/collections", {"collection_name": "words", **body})
-    stored = put(api, "one\n\ntwo")
+    over = {"feature_extractor": extractor(), "auto": False}
+    for name, parent in (("words", "chunks"), ("again", "words")):
+        source = {"type": "collection", "collection_id": parent}
+        api("POST", "/collections", {"collection_name": name, "source": source, **over})
+    stored, other = put(api, "one\n\ntwo"), put(api, "three", title="b")
     quiet(api)
     assert texts(api, "words") == []
-    batch = {"object_ids": [stored["object_id"]], "dedup_strategy": "force", "auto_submit": True}
+    batch = {"object_ids": [stored["object_id"]], "dedup_strategy": dedup, "auto_submit": True}
     made = api("POST", "/buckets/pages/batches", batch)
-    assert made["total_tiers"] == 2
+    assert made["total_tiers"] == 3
     task = ended(api, made["task_id"])
     assert task["status"] == "COMPLETED", task
-    assert texts(api, "words") == ["one", "two"]
+    assert texts(api, "words") == texts(api, "again") == ["one", "two"]
     audit = api("GET", f"/buckets/pages/batches/{made['batch_id']}/audit")
-    assert [(tier["submitted_count"], tier["succeeded_count"]) for tier in audit["tiers"]] == [(1, 1), (2, 2)]
+    counts = [(tier["submitted_count"], tier["succeeded_count"]) for tier in audit["tiers"]]
+    assert (counts, audit["all_balanced"]) == ([(1, 1), (2, 2), (2, 2)], True)
+    api("DELETE", f"/buckets/pages/objects/{stored['object_id']}")
+    audit = api("GET", f"/buckets/pages/batches/{made['batch_id']}/audit")
+    assert (audit["all_balanced"], audit["has_lost_objects"]) == (True, False)
+    # A trigger reaches the collections over its own, too.
+    asked = api("POST", "/collections/chunks/trigger", {"object_ids": [other["object_id"]]}, status=202)
+    assert ended(api, asked["task_id"])["status"] == "COMPLETED"
+    assert texts(api, "again") == ["three"]
+
+
+def test_a_batch_made_anew_reaches_automatic_collections_over_collections(api: Api) -> None:
+    promoted(api)
+    bucket(api)
+    collection(api)
+    body = {"source": {"type": "collection", "collection_id": "chunks"}, "feature_extractor": extractor()}
+    api("POST", "/collections", {"collection_name": "words", **body})
+    put(api, "one\n\ntwo")
+    quiet(api)
+    quiet(api, "words")
+    before = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    ended(api, api("POST", "/collections/chunks/trigger", status=202)["task_id"])
+    same = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    asked = api("POST", "/collections/chunks/trigger", {"dedup_strategy": "force"}, status=202)
+    assert ended(api, asked["task_id"])["status"] == "COMPLETED"
+    after = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    assert same == before
+    assert after.keys() == before.keys()
+    assert all(after[each] > before[each] for each in before)
+
+
+def test_a_trigger_names_sources_that_the_collection_has(api: Api) -> None:
+    promoted(api)
+    for name in ("pages", "others"):
+        bucket(api, name)
+    collection(api, auto=False)
+    stored = put(api, "one", bucket_id="others")
+    wanted = {"object_ids": [stored["object_id"]], "include_buckets": ["others"]}
+    code, problems = api.refused("POST", "/collections/chunks/trigger", wanted)
+    assert code == "not_a_source"
+    assert problems == ["not_a_source@body.include_buckets", "unknown_object@body.object_ids.0"]
 
 
 def test_a_document_deleted_by_hand_takes_along_what_was_made_of_it(api: Api) -> None:
@@ -241,18 +261,16 @@ def test_rows_that_give_no_document_are_told_and_the_others_stored(api: Api) -> 
     assert [hit["sku"] for hit in found] == ["a", "c"]
 
 
-def test_a_url_is_fetched_when_it_is_processed_and_not_again(
-    api: Api, website: tuple[str, dict[str, tuple[int, str]]]
-) -> None:
+def test_a_url_is_fetched_when_it_is_processed_and_not_again(api: Api, website: Website) -> None:
     root, pages = website
     promoted(api)
     bucket(api)
     collection(api)
-    pages["/a.txt"] = (200, "From another server")
+    pages["/a.txt"] = (200, b"From another server")
     put(api, f"{root}/a.txt")
     quiet(api)
     assert texts(api) == ["From another server"]
-    pages["/a.txt"] = (200, "Changed there")
+    pages["/a.txt"] = (200, b"Changed there")
     ended(api, api("POST", "/collections/chunks/trigger", status=202)["task_id"])
     assert texts(api) == ["From another server"]
     asked = api("POST", "/collections/chunks/trigger", {"dedup_strategy": "replace"}, status=202)
@@ -260,23 +278,21 @@ def test_a_url_is_fetched_when_it_is_processed_and_not_again(
     assert texts(api) == ["Changed there"]
 
 
-def test_a_url_that_is_not_there_fails_and_one_that_may_come_is_tried_again(
-    api: Api, website: tuple[str, dict[str, tuple[int, str]]]
-) -> None:
+def test_a_url_that_is_not_there_fails_and_one_that_may_come_is_tried_again(api: Api, website: Website) -> None:
     root, pages = website
     promoted(api)
     bucket(api)
     collection(api)
     gone = put(api, f"{root}/gone.txt", title="gone")
     private = put(api, "http://10.0.0.1/private.txt", title="private")
-    pages["/busy.txt"] = (503, "")
+    pages["/busy.txt"] = (503, b"")
     busy = put(api, f"{root}/busy.txt", title="busy")
     deadline = time.monotonic() + 20
     while [api("GET", f"/buckets/pages/objects/{o['object_id']}")["status"] for o in (gone, private)] != ["FAILED"] * 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert api("GET", f"/buckets/pages/objects/{busy['object_id']}")["status"] == "PENDING"
-    pages["/busy.txt"] = (200, "Here at last")
+    pages["/busy.txt"] = (200, b"Here at last")
     quiet(api)
     assert texts(api) == ["Here at last"]
 
@@ -311,30 +327,3 @@ def test_two_tasks_may_wait_for_the_same_objects(api: Api) -> None:
         assert ended(api, asked["task_id"])["status"] == "COMPLETED"
     assert api("GET", "/collections/chunks")["indexing_status"] == "quiesced"
     assert api("GET", "/collections/chunks")["document_count"] == 40
-
-
-def test_images_are_found_by_words_and_by_images(api: Api) -> None:
-    api.standalone()
-    api.promote()
-    images = {"properties": {"name": {"type": "string"}, "picture": {"type": "image", "required": True}}}
-    bucket(api, "pictures", images)
-    feature = extractor(
-        "image_extractor",
-        parameters={"embedding_model": "emoji_minilm"},
-        field_passthrough=[{"source_path": "name"}],
-    )
-    made = collection(api, "seen", buckets=("pictures",), feature_extractor=feature)
-    uri = made["vector_indexes"][0]["feature_uri"]
-    assert uri == "mixpeek://image_extractor@v1/emoji_minilm"
-    names = ["red apple", "dog face", "airplane", "snowman"]
-    for name in names:
-        blob = {"property": "picture", "type": "image", "data": base64.b64encode(drawing(name)).decode()}
-        api("POST", "/buckets/pictures/objects", {"name": name, "blobs": [blob]})
-    assert quiet(api, "seen")["document_count"] == 4
-    found = documents(api, "seen")
-    assert {each["name"] for each in found} == set(names)
-    assert all(each["image"].startswith("blob:sha256:") and each["thumbnail"] != each["image"] for each in found)
-    by_image = search(uri, f"data:image/png;base64,{base64.b64encode(drawing('snowman')).decode()}", mode="content")
-    hits = api("POST", "/retrievers/execute", {"stages": [feature_search(by_image)]})["documents"]
-    assert hits[0]["name"] == "snowman"
-    assert {hit["name"] for hit in searched(api, "airplane", uri)} == set(names)

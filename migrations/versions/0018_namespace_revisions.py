@@ -2,8 +2,8 @@
 
 from migrations import sqlfile
 
-revision = "0023"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
