@@ -1,128 +1,372 @@
-"""A batch: one retriever, several queries, each with its answer or its error in its place."""
+"""/v1/buckets/{bucket}/batches: objects processed together; made, submitted, followed, audited, retried, cancelled."""
 
-import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-import psycopg
-from litestar import Request, Router, post
+from litestar import Request, Router, delete, get, patch, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.api.answers import answer
-from app.api.execution import VersionNumber, check_size, version_of
-from app.api.problems import error_of
-from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
-from app.domain import execution
-from app.domain.execution import Execution
+from app.api import tasks as task_answers
+from app.api.bucket_models import ListInput
+from app.api.content_batch_models import (
+    AddInput,
+    Audit,
+    BatchInput,
+    BatchList,
+    BatchListInput,
+    BatchModel,
+    Failures,
+    PatchInput,
+    Retried,
+    RetryInput,
+    SubmitInput,
+    audited,
+    check_page,
+    failure,
+    shown,
+)
+from app.api.listing import page
+from app.api.object_models import Deleted
+from app.api.paging import PAGED, PageInput, PageQuery
+from app.api.tasks import TaskShown
+from app.api.wire import Json, RuntimeDep, has_namespace, namespace_of
+from app.db.engine import transaction
+from app.domain import access, buckets, content_batches, processing, tasks
+from app.domain.content_batches import Batch
+from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
-from app.domain.windows import Window
-from app.errors import InvalidRequest, PgretrieveError, Problem, Problems
-from app.telemetry import Timings
+from app.errors import Conflict, Problems
+from app.retrieval.catalog import Catalog
 
 AnyRequest = Request[Any, Any, State]
+# Ids that an answer lists; a batch may have more.
+SHOWN_IDS = 1_000
 
 
-class BatchQuery(Input, frozen=True):
-    """One query of a batch."""
+@post("/", dto=Json[BatchInput], return_dto=None, status_code=200, scope="write", operation_id="create_batch")
+async def create_batch(
+    bucket_id: FromPath[str],
+    data: JSONBody[BatchInput],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    auto_submit: FromQuery[bool] = False,
+    trigger_processing: FromQuery[bool] = False,
+    skip_validation: FromQuery[bool] = False,  # noqa: ARG001 - the client sends its default; objects are always checked
+) -> BatchModel:
+    """Make a batch of objects; with `auto_submit` it is submitted at once."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        made = await content_batches.create(conn, catalog, bucket, data.wanted())
+        if data.is_submitted or auto_submit or trigger_processing:
+            made = await content_batches.submit(conn, catalog, bucket, made.batch_id)
+        return await _shown(conn, made)
 
-    inputs: dict[str, Any]
-    filters: Any = None
+
+async def _place(
+    conn: AsyncConnection, request: AnyRequest, bucket_id: str, *, shared: bool = False
+) -> tuple[Catalog, str]:
+    """The namespace, `shared` for writing in it, and the bucket's id."""
+    namespace = namespace_of(request)
+    catalog = await (lock_catalog(conn, namespace, exclusive=False) if shared else load_catalog(conn, namespace))
+    return catalog, (await buckets.find(conn, catalog.namespace_id, bucket_id)).bucket_id
 
 
-class BatchSettings(Input, frozen=True):
-    """What holds for every query of a batch."""
+async def _shown(conn: AsyncConnection, found: Batch) -> BatchModel:
+    tiers = await processing.tiers(conn, found.namespace_id, buckets=[found.bucket_id], only=found.collection_ids)
+    ids = await content_batches.object_ids(conn, found.batch_id, SHOWN_IDS)
+    failed = await content_batches.failed_objects(conn, found) if found.failed else 0
+    return shown(found, tiers, ids, failed)
 
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_chunks: NotOffered = None
 
-
-class BatchInput(Input, frozen=True):
-    """Queries for one retriever; `concurrency` of them run at a time."""
-
-    queries: Annotated[list[BatchQuery], msgspec.Meta(min_length=1)]
-    settings: BatchSettings | None = None
-    version: VersionNumber = None
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
-    return_vectors: bool = False
-    return_presigned_urls: NotOffered = False
-    stream: NotOffered = False
+@get("/{batch_id:str}", scope="read", operation_id="get_batch")
+async def get_batch(
+    bucket_id: FromPath[str], batch_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep
+) -> BatchModel:
+    """A batch: its status, how far it is, its tiers; the first 1,000 ids of its objects."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id)
+        return await _shown(conn, await content_batches.find(conn, catalog.namespace_id, bucket, batch_id))
 
 
 @post(
-    "/retrievers/{retriever_id:str}/execute/batch",
-    dto=Json[BatchInput],
+    "/list",
+    dto=Json[BatchListInput],
     return_dto=None,
-    guards=[not_in_query(return_presigned_urls="false", stream="false")],
     status_code=200,
     scope="read",
-    operation_id="execute_retriever_batch",
+    operation_id="list_bucket_batches",
+    **PAGED,
 )
-async def execute_batch(
-    retriever_id: FromPath[str],
+async def list_batches(
+    bucket_id: FromPath[str],
     request: AnyRequest,
     runtime: RuntimeDep,
-    data: JSONBody[BatchInput],
-    version: FromQuery[int | None] = None,
-    return_vectors: FromQuery[bool] = False,
-) -> dict[str, Any]:
-    """Run a retriever for several queries; each has its answer or its error in `results`, in their order."""
-    await _check(request, runtime, data)
-    place = (namespace_of(request), retriever_id)
-    pinned = version_of(data.version, version)
-    await execution.prepared(runtime, *place, pinned)  # what is wrong with the retriever is no query's matter
-    window = Window(size=data.settings.limit if data.settings else None, most=runtime.settings.max_result_page)
-    vectors = data.return_vectors or return_vectors
-    concurrency = min(data.concurrency, runtime.settings.max_batch_concurrency)
-    turn = asyncio.Semaphore(concurrency)
-
-    async def one(n: int, query: BatchQuery) -> dict[str, Any]:
-        async with turn:
-            wanted = Execution(query.inputs, query.filters, window, vectors, version=pinned)
-            return await _one(runtime, place, n, wanted)
-
-    timings = Timings()
-    with timings("total"):
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(n, query)) for n, query in enumerate(data.queries)]
-    return _answer([task.result() for task in tasks], data.concurrency, concurrency, timings)
+    paging: PageQuery,
+    data: JSONBody[BatchListInput | None] = None,
+) -> BatchList:
+    """A page of a bucket's batches, the newest first."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id)
+        return await _list(conn, runtime, catalog.namespace_id, bucket, data or BatchListInput(), paging)
 
 
-async def _check(request: AnyRequest, runtime: Runtime, data: BatchInput) -> None:
-    most = runtime.settings.max_batch_queries
-    if len(data.queries) > most:
-        message = f"A batch has at most {most} queries, not {len(data.queries)}; send several batches."
-        problem = Problem(("body", "queries"), "too_many_queries", message)
-        raise InvalidRequest([problem], limits={"max_queries": most})
-    problems = Problems()
-    await check_size(request, runtime, {"queries": [query.inputs for query in data.queries]}, problems)
-    problems.refuse()
-
-
-async def _one(runtime: Runtime, place: tuple[str, str], n: int, wanted: Execution) -> dict[str, Any]:
-    timings = Timings()
-    try:
-        with timings("total"):
-            outcome = await execution.run(runtime, *place, wanted, timings)
-    except (PgretrieveError, psycopg.Error, SQLAlchemyError) as error:
-        told = error_of(error, ("queries", n))
-        return {"query_index": n, "status": "failed", "documents": [], "error": told}
-    return {"query_index": n, **answer(outcome, wanted, timings), "error": None}
-
-
-def _answer(results: list[dict[str, Any]], asked: int, used: int, timings: Timings) -> dict[str, Any]:
-    failed = sum(result["status"] == "failed" for result in results)
-    body: dict[str, Any] = {
-        "results": results,
-        "total_queries": len(results),
-        "completed": len(results) - failed,
-        "failed": failed,
-        "total_time_ms": round(timings.phases["total"], 3),
+async def _list(
+    conn: AsyncConnection,
+    runtime: Runtime,
+    namespace_id: str | None,
+    bucket: str | None,
+    asked: BatchListInput,
+    paging: PageInput,
+) -> BatchList:
+    binds = {
+        "namespace_id": namespace_id,
+        "visible": access.visible(),
+        "bucket_id": bucket,
+        "status": asked.status,
+        "collection_id": asked.collection_id,
     }
-    if used < asked:
-        body["limits"] = [{"name": "concurrency", "requested": asked, "applied": used, "ceiling": used, "stage": None}]
-    return body
+    names = ("limit", "page_size", "cursor", "next_cursor", "after", "include_total")
+    wanted = ListInput(**{name: getattr(asked, name) for name in names})
+    found, place, total = await page(
+        conn, runtime, content_batches.LISTED, binds, wanted, paging, lambda row: Batch(**row), count=True
+    )
+    tiers: dict[tuple[str, tuple[str, ...]], list[list[str]]] = {}
+    results = []
+    for each in found:
+        key = (each.bucket_id, tuple(each.collection_ids or ()))
+        if key not in tiers:
+            tiers[key] = await processing.tiers(
+                conn, each.namespace_id, buckets=[each.bucket_id], only=each.collection_ids
+            )
+        results.append(shown(each, tiers[key]))
+    return BatchList(results=results, total_count=total or 0, pagination=place)
 
 
-router = Router("/", route_handlers=[execute_batch], tags=["Retrievers"])
+@post(
+    "/{batch_id:str}/objects",
+    dto=Json[AddInput],
+    return_dto=None,
+    status_code=200,
+    scope="write",
+    operation_id="add_objects_to_batch",
+)
+async def add_objects(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    data: JSONBody[AddInput],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    skip_validation: FromQuery[bool] = False,  # noqa: ARG001 - the client sends its default; objects are always checked
+) -> BatchModel:
+    """Add objects to a batch that is not submitted yet."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        return await _shown(conn, await content_batches.add(conn, catalog, bucket, batch_id, data.object_ids))
+
+
+@post(
+    "/{batch_id:str}/submit",
+    dto=Json[SubmitInput],
+    return_dto=None,
+    status_code=200,
+    scope="write",
+    operation_id="submit_batch",
+)
+async def submit_batch(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    data: JSONBody[SubmitInput | None] = None,  # noqa: ARG001 - checked by its decoding
+    force: FromQuery[bool] = False,  # noqa: ARG001 - batches of the same objects do not disturb each other
+) -> TaskShown:
+    """Have a batch processed. The task counts extraction and embedding: when it is COMPLETED, all can be searched."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        found = await content_batches.submit(conn, catalog, bucket, batch_id)
+        return await _task(conn, found)
+
+
+async def _task(conn: AsyncConnection, found: Batch) -> TaskShown:
+    if found.task_id is None:
+        raise Conflict(f"The batch {found.batch_id!r} is not submitted yet.", code="batch_not_submitted")
+    return task_answers.shown(await tasks.find(conn, found.task_id))
+
+
+@post("/{batch_id:str}/cancel", status_code=200, scope="write", operation_id="cancel_batch")
+async def cancel_batch(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    reason: FromQuery[str | None] = None,  # noqa: ARG001 - nobody reads it here
+) -> TaskShown:
+    """Cancel a batch: what it has queued and nobody has begun is not done. 409 where it has ended."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id)
+        return await _cancel(conn, await content_batches.find(conn, catalog.namespace_id, bucket, batch_id))
+
+
+async def _cancel(conn: AsyncConnection, found: Batch) -> TaskShown:
+    if found.task_id is None:
+        raise Conflict("The batch is not submitted; delete it instead.", code="batch_not_submitted")
+    await tasks.cancel(conn, found.task_id)
+    return await _task(conn, found)
+
+
+@patch("/{batch_id:str}", dto=Json[PatchInput], return_dto=None, scope="write", operation_id="patch_batch")
+async def patch_batch(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    data: JSONBody[PatchInput],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+) -> BatchModel:
+    """Replace the metadata of a batch."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        return await _shown(conn, await content_batches.change(conn, found, data.metadata))
+
+
+@delete("/{batch_id:str}", status_code=200, scope="write", operation_id="delete_batch")
+async def delete_batch(
+    bucket_id: FromPath[str], batch_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep
+) -> Deleted:
+    """Forget a batch. Its objects and documents stay. 409 while it is processed."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        await content_batches.delete(conn, found)
+    return Deleted(message=f"The batch {batch_id} is deleted.")
+
+
+@get("/{batch_id:str}/audit", scope="read", operation_id="get_batch_audit")
+async def audit_batch(
+    bucket_id: FromPath[str], batch_id: FromPath[str], request: AnyRequest, runtime: RuntimeDep
+) -> Audit:
+    """What became of each object of a batch, and of what was made of it, counted for each collection."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id)
+        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        if found.task_id is None:
+            raise Conflict(f"The batch {batch_id!r} is not submitted yet.", code="batch_not_submitted")
+        return audited(found, await content_batches.audit(conn, catalog, found))
+
+
+@get("/{batch_id:str}/failed-documents", scope="read", operation_id="get_failed_documents")
+async def failed_documents(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    tier_num: FromQuery[int | None] = None,
+    collection_id: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 100,
+    offset: FromQuery[int] = 0,
+) -> Failures:
+    """Objects and rows of a batch that gave no document, and documents without a vector, each with its reason."""
+    problems = Problems()
+    check_page(limit, offset, runtime.settings.max_page_size, problems)
+    problems.refuse()
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id)
+        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        wanted = None if collection_id is None else [collection_id]
+        if tier_num is not None:
+            tiers = await processing.tiers(conn, catalog.namespace_id, buckets=[bucket], only=found.collection_ids)
+            tier = tiers[tier_num] if 0 <= tier_num < len(tiers) else []
+            wanted = [each for each in tier if wanted is None or each in wanted]
+        rows, total = await content_batches.failures(conn, found, collection_ids=wanted, limit=limit, offset=offset)
+    listed = [failure(row) for row in rows]
+    return Failures(
+        batch_id=batch_id, results=listed, failed_documents=listed, total_count=total, limit=limit, offset=offset
+    )
+
+
+@post(
+    "/{batch_id:str}/retry",
+    dto=Json[RetryInput],
+    return_dto=None,
+    status_code=200,
+    scope="write",
+    operation_id="retry_batch",
+)
+async def retry_batch(
+    bucket_id: FromPath[str],
+    batch_id: FromPath[str],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+    data: JSONBody[RetryInput | None] = None,
+) -> Retried:
+    """Try again what failed; the batch's task goes on."""
+    asked = data or RetryInput()
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog, bucket = await _place(conn, request, bucket_id, shared=True)
+        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        count = await content_batches.retry(conn, found, transient=asked.retry_mode != "all")
+    return Retried(
+        batch_id=batch_id,
+        task_id=found.task_id,
+        retried_count=count,
+        message=f"{count} of what failed are tried again.",
+    )
+
+
+@post(
+    "/list",
+    dto=Json[BatchListInput],
+    return_dto=None,
+    status_code=200,
+    scope="read",
+    operation_id="list_all_batches",
+    **PAGED,
+)
+async def list_all(
+    request: AnyRequest, runtime: RuntimeDep, paging: PageQuery, data: JSONBody[BatchListInput | None] = None
+) -> BatchList:
+    """A page of batches, the newest first: of the namespace in `X-Namespace` or the body, else of all that the key
+    sees."""
+    asked = data or BatchListInput()
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        named = namespace_of(request) if has_namespace(request) else asked.namespace_id
+        namespace_id = None if named is None else (await load_catalog(conn, named)).namespace_id
+        bucket = asked.bucket_id
+        if bucket is not None and namespace_id is not None:
+            bucket = (await buckets.find(conn, namespace_id, bucket)).bucket_id
+        return await _list(conn, runtime, namespace_id, bucket, asked, paging)
+
+
+@get("/{batch_id:str}", scope="read", operation_id="get_batch_by_id")
+async def get_by_id(batch_id: FromPath[str], runtime: RuntimeDep) -> BatchModel:
+    """A batch, whichever bucket it is of."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        return await _shown(conn, await content_batches.find_anywhere(conn, batch_id))
+
+
+@post("/{batch_id:str}/cancel", status_code=200, scope="write", operation_id="cancel_batch_by_id")
+async def cancel_by_id(batch_id: FromPath[str], runtime: RuntimeDep) -> TaskShown:
+    """Cancel a batch, whichever bucket it is of."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        return await _cancel(conn, await content_batches.find_anywhere(conn, batch_id))
+
+
+router = Router(
+    "/buckets/{bucket_id:str}/batches",
+    route_handlers=[
+        create_batch,
+        list_batches,
+        get_batch,
+        patch_batch,
+        delete_batch,
+        add_objects,
+        submit_batch,
+        cancel_batch,
+        audit_batch,
+        failed_documents,
+        retry_batch,
+    ],
+    tags=["Batches"],
+)
+every = Router("/batches", route_handlers=[list_all, get_by_id, cancel_by_id], tags=["Batches"])
