@@ -275,7 +275,9 @@ class Settings(BaseSettings):
     )
 
     # Extractors
-    extract_max_bytes: int = Field(64 * 2**20, ge=1024, description="Largest blob that an extractor reads.")
+    extract_max_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Most bytes of an object's blobs that an extractor reads, all together."
+    )
     extract_max_inflated_bytes: int = Field(
         256 * 2**20, ge=1024, description="Most bytes that a compressed file (DOCX, Parquet) may say it unfolds to."
     )

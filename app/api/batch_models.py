@@ -7,7 +7,8 @@ import msgspec
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.content_batches import Accounted, Batch, Wanted
+from app.domain.batch_accounts import Accounted
+from app.domain.batches import Batch, Wanted
 from app.errors import Problems
 
 Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=50_000)]

@@ -8,8 +8,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api import tasks as task_answers
-from app.api.bucket_models import ListInput
-from app.api.content_batch_models import (
+from app.api.batch_models import (
     AddInput,
     Audit,
     BatchInput,
@@ -26,14 +25,15 @@ from app.api.content_batch_models import (
     failure,
     shown,
 )
+from app.api.bucket_models import ListInput
 from app.api.listing import page
 from app.api.object_models import Deleted
 from app.api.paging import PAGED, PageInput, PageQuery
 from app.api.tasks import TaskShown
 from app.api.wire import Json, RuntimeDep, has_namespace, namespace_of
 from app.db.engine import transaction
-from app.domain import access, buckets, content_batches, processing, tasks
-from app.domain.content_batches import Batch
+from app.domain import access, batch_accounts, batches, buckets, processing, tasks
+from app.domain.batches import Batch
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
 from app.errors import Conflict, Problems
@@ -57,9 +57,9 @@ async def create_batch(
     """Make a batch of objects; with `auto_submit` it is submitted at once."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        made = await content_batches.create(conn, catalog, bucket, data.wanted())
+        made = await batches.create(conn, catalog, bucket, data.wanted())
         if data.is_submitted or auto_submit or trigger_processing:
-            made = await content_batches.submit(conn, catalog, bucket, made.batch_id)
+            made = await batches.submit(conn, catalog, bucket, made.batch_id)
         return await _shown(conn, made)
 
 
@@ -74,8 +74,8 @@ async def _place(
 
 async def _shown(conn: AsyncConnection, found: Batch) -> BatchModel:
     tiers = await processing.tiers(conn, found.namespace_id, buckets=[found.bucket_id], only=found.collection_ids)
-    ids = await content_batches.object_ids(conn, found.batch_id, SHOWN_IDS)
-    failed = await content_batches.failed_objects(conn, found) if found.failed else 0
+    ids = await batches.object_ids(conn, found.batch_id, SHOWN_IDS)
+    failed = await batch_accounts.failed_objects(conn, found) if found.failed else 0
     return shown(found, tiers, ids, failed)
 
 
@@ -86,7 +86,7 @@ async def get_batch(
     """A batch: its status, how far it is, its tiers; the first 1,000 ids of its objects."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id)
-        return await _shown(conn, await content_batches.find(conn, catalog.namespace_id, bucket, batch_id))
+        return await _shown(conn, await batches.find(conn, catalog.namespace_id, bucket, batch_id))
 
 
 @post(
@@ -129,7 +129,7 @@ async def _list(
     names = ("limit", "page_size", "cursor", "next_cursor", "after", "include_total")
     wanted = ListInput(**{name: getattr(asked, name) for name in names})
     found, place, total = await page(
-        conn, runtime, content_batches.LISTED, binds, wanted, paging, lambda row: Batch(**row), count=True
+        conn, runtime, batches.LISTED, binds, wanted, paging, lambda row: Batch(**row), count=True
     )
     tiers: dict[tuple[str, tuple[str, ...]], list[list[str]]] = {}
     results = []
@@ -162,7 +162,7 @@ async def add_objects(
     """Add objects to a batch that is not submitted yet."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        return await _shown(conn, await content_batches.add(conn, catalog, bucket, batch_id, data.object_ids))
+        return await _shown(conn, await batches.add(conn, catalog, bucket, batch_id, data.object_ids))
 
 
 @post(
@@ -184,7 +184,7 @@ async def submit_batch(
     """Have a batch processed. The task counts extraction and embedding: when it is COMPLETED, all can be searched."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        found = await content_batches.submit(conn, catalog, bucket, batch_id)
+        found = await batches.submit(conn, catalog, bucket, batch_id)
         return await _task(conn, found)
 
 
@@ -205,7 +205,7 @@ async def cancel_batch(
     """Cancel a batch: what it has queued and nobody has begun is not done. 409 where it has ended."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id)
-        return await _cancel(conn, await content_batches.find(conn, catalog.namespace_id, bucket, batch_id))
+        return await _cancel(conn, await batches.find(conn, catalog.namespace_id, bucket, batch_id))
 
 
 async def _cancel(conn: AsyncConnection, found: Batch) -> TaskShown:
@@ -226,8 +226,8 @@ async def patch_batch(
     """Replace the metadata of a batch."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
-        return await _shown(conn, await content_batches.change(conn, found, data.metadata))
+        found = await batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        return await _shown(conn, await batches.change(conn, found, data.metadata))
 
 
 @delete("/{batch_id:str}", status_code=200, scope="write", operation_id="delete_batch")
@@ -237,8 +237,8 @@ async def delete_batch(
     """Forget a batch. Its objects and documents stay. 409 while it is processed."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
-        await content_batches.delete(conn, found)
+        found = await batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        await batches.delete(conn, found)
     return Deleted(message=f"The batch {batch_id} is deleted.")
 
 
@@ -249,10 +249,10 @@ async def audit_batch(
     """What became of each object of a batch, and of what was made of it, counted for each collection."""
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id)
-        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        found = await batches.find(conn, catalog.namespace_id, bucket, batch_id)
         if found.task_id is None:
             raise Conflict(f"The batch {batch_id!r} is not submitted yet.", code="batch_not_submitted")
-        return audited(found, await content_batches.audit(conn, catalog, found))
+        return audited(found, await batch_accounts.audit(conn, catalog, found))
 
 
 @get("/{batch_id:str}/failed-documents", scope="read", operation_id="get_failed_documents")
@@ -272,13 +272,13 @@ async def failed_documents(
     problems.refuse()
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id)
-        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        found = await batches.find(conn, catalog.namespace_id, bucket, batch_id)
         wanted = None if collection_id is None else [collection_id]
         if tier_num is not None:
             tiers = await processing.tiers(conn, catalog.namespace_id, buckets=[bucket], only=found.collection_ids)
             tier = tiers[tier_num] if 0 <= tier_num < len(tiers) else []
             wanted = [each for each in tier if wanted is None or each in wanted]
-        rows, total = await content_batches.failures(conn, found, collection_ids=wanted, limit=limit, offset=offset)
+        rows, total = await batch_accounts.failures(conn, found, collection_ids=wanted, limit=limit, offset=offset)
     listed = [failure(row) for row in rows]
     return Failures(
         batch_id=batch_id, results=listed, failed_documents=listed, total_count=total, limit=limit, offset=offset
@@ -304,8 +304,8 @@ async def retry_batch(
     asked = data or RetryInput()
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog, bucket = await _place(conn, request, bucket_id, shared=True)
-        found = await content_batches.find(conn, catalog.namespace_id, bucket, batch_id)
-        count = await content_batches.retry(conn, found, transient=asked.retry_mode != "all")
+        found = await batches.find(conn, catalog.namespace_id, bucket, batch_id)
+        count = await batches.retry(conn, found, transient=asked.retry_mode != "all")
     return Retried(
         batch_id=batch_id,
         task_id=found.task_id,
@@ -342,14 +342,14 @@ async def list_all(
 async def get_by_id(batch_id: FromPath[str], runtime: RuntimeDep) -> BatchModel:
     """A batch, whichever bucket it is of."""
     async with transaction(runtime.engine, runtime.settings) as conn:
-        return await _shown(conn, await content_batches.find_anywhere(conn, batch_id))
+        return await _shown(conn, await batches.find_anywhere(conn, batch_id))
 
 
 @post("/{batch_id:str}/cancel", status_code=200, scope="write", operation_id="cancel_batch_by_id")
 async def cancel_by_id(batch_id: FromPath[str], runtime: RuntimeDep) -> TaskShown:
     """Cancel a batch, whichever bucket it is of."""
     async with transaction(runtime.engine, runtime.settings) as conn:
-        return await _cancel(conn, await content_batches.find_anywhere(conn, batch_id))
+        return await _cancel(conn, await batches.find_anywhere(conn, batch_id))
 
 
 router = Router(

@@ -31,10 +31,10 @@ from app.api.promotion import services_of
 from app.api.retrievers import NEXT_STEP
 from app.api.wire import Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import buckets, collection_changes, collections, content_batches, described_collections
+from app.domain import batches, buckets, collection_changes, collections, described_collections
+from app.domain.batches import Triggered
 from app.domain.collection_changes import Wanted
 from app.domain.collections import Collection
-from app.domain.content_batches import Triggered
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem
@@ -217,9 +217,9 @@ async def trigger_collection(
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await lock_catalog(conn, namespace_of(request), exclusive=False)
         found = await collections.find(conn, catalog.namespace_id, collection_id)
-        by_bucket = '"bucket"' in found.source
+        by_bucket = not found.is_over_collections
         holders = await _holders(conn, catalog, asked, by_bucket=by_bucket)
-        triggered = await content_batches.trigger(
+        triggered = await batches.trigger(
             conn,
             catalog,
             found,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,13 +15,13 @@ from app.domain import access, collections, processing, tasks, work
 from app.domain.collections import Collection
 from app.domain.documents import holds_nul
 from app.domain.listing import Listed
-from app.domain.processing import Dedup
+from app.domain.processing import Dedup, Queued
 from app.errors import Conflict, NotFound, Problems
 from app.retrieval.catalog import Catalog
 
 TIME = sa.TIMESTAMP(timezone=True)
 LISTED = Listed(
-    statement="list_content_batches",
+    statement="list_batches",
     columns={
         **dict.fromkeys(("batch_id", "namespace_id", "bucket_id", "batch_name"), sa.Text()),
         "collection_ids": sa.ARRAY(sa.Text),
@@ -98,7 +97,7 @@ async def create(conn: AsyncConnection, catalog: Catalog, bucket_id: str, wanted
         "created_by": access.actor(),
     }
     try:
-        await conn.execute(statement("insert_content_batch"), binds)
+        await conn.execute(statement("insert_batch"), binds)
     except IntegrityError as error:
         raise Conflict("The bucket was deleted meanwhile.", code="changing", retryable=True) from error
     await _add(conn, str(binds["batch_id"]), bucket_id, wanted.object_ids)
@@ -126,7 +125,7 @@ async def find(conn: AsyncConnection, namespace_id: str, bucket_id: str | None, 
     binds = {"namespace_id": namespace_id, "bucket_id": bucket_id, "batch_id": batch_id}
     row = None
     if "\0" not in batch_id:
-        row = (await conn.execute(statement("find_content_batch"), binds)).mappings().one_or_none()
+        row = (await conn.execute(statement("find_batch"), binds)).mappings().one_or_none()
     if row is None:
         raise NotFound("batch", batch_id)
     return Batch(**row)
@@ -143,8 +142,8 @@ async def find_anywhere(conn: AsyncConnection, batch_id: str) -> Batch:
     return await find(conn, found, None, batch_id)
 
 
-async def object_ids(conn: AsyncConnection, batch_id: str, most: int | None = None) -> list[str]:
-    """All of them, or the first."""
+async def object_ids(conn: AsyncConnection, batch_id: str, most: int) -> list[str]:
+    """The first of them."""
     binds = {"batch_id": batch_id, "most": most}
     return list((await conn.execute(statement("batch_object_ids"), binds)).scalars())
 
@@ -157,7 +156,7 @@ async def add(conn: AsyncConnection, catalog: Catalog, bucket_id: str, batch_id:
 
 
 async def _draft(conn: AsyncConnection, catalog: Catalog, bucket_id: str, batch_id: str, why: str) -> Batch:
-    await conn.execute(statement("lock_content_batch"), {"batch_id": batch_id})
+    await conn.execute(statement("lock_batch"), {"batch_id": batch_id})
     found = await find(conn, catalog.namespace_id, bucket_id, batch_id)
     if found.task_id is not None:
         message = f"The batch {batch_id!r} is submitted already ({found.status}); {why}."
@@ -172,7 +171,7 @@ async def change(conn: AsyncConnection, batch: Batch, metadata: Mapping[str, Any
         problems.add(("body", "metadata"), "nul_character", "PostgreSQL cannot store U+0000 in text; remove it.")
     problems.refuse()
     binds = {"batch_id": batch.batch_id, "metadata": as_json(metadata)}
-    await conn.execute(statement("change_content_batch"), binds)
+    await conn.execute(statement("change_batch"), binds)
     return await find(conn, batch.namespace_id, batch.bucket_id, batch.batch_id)
 
 
@@ -180,7 +179,7 @@ async def delete(conn: AsyncConnection, batch: Batch) -> None:
     """Forget a batch; `Conflict` while it is processed."""
     if batch.status in ("PENDING", "IN_PROGRESS"):
         raise Conflict("The batch is being processed; cancel it first.", code="batch_submitted")
-    await conn.execute(statement("delete_content_batch"), {"batch_id": batch.batch_id})
+    await conn.execute(statement("delete_batch"), {"batch_id": batch.batch_id})
 
 
 async def submit(conn: AsyncConnection, catalog: Catalog, bucket_id: str, batch_id: str) -> Batch:
@@ -190,17 +189,14 @@ async def submit(conn: AsyncConnection, catalog: Catalog, bucket_id: str, batch_
         raise Conflict("The batch has no objects; add some first.", code="batch_empty")
     about = {"batch_id": batch_id, "bucket_id": bucket_id, "object_count": found.object_count}
     task_id = await tasks.create(conn, catalog.namespace_id, "batch", subject=batch_id, about=about)
-    await conn.execute(statement("submit_content_batch"), {"batch_id": batch_id, "task_id": task_id})
-    ids = await object_ids(conn, batch_id)
+    await conn.execute(statement("submit_batch"), {"batch_id": batch_id, "task_id": task_id})
     again = found.dedup != "skip"
     every = await processing.tiers(conn, catalog.namespace_id, buckets=[bucket_id], only=found.collection_ids)
     for collection_id in (each for tier in every for each in tier):
         collection = await collections.find(conn, catalog.namespace_id, collection_id)
-        if bucket_id in msgspec.json.decode(collection.source).get("bucket_ids", ()):
-            options: dict[str, Any] = {"source_ids": ids, "again": again, "task_id": task_id}
-            await processing.queue(conn, catalog, collection, holders=[bucket_id], **options)
-    everything = [each for tier in every for each in tier]
-    await processing.await_made(conn, catalog, everything, None if len(every) > 1 else ids, task_id)
+        if bucket_id in collection.made_of:
+            await processing.queue(conn, catalog, collection, batch_id=batch_id, again=again, task_id=task_id)
+    await processing.go_on(conn, catalog, every, [batch_id], task_id, again=again)
     await processing.begin_counting(conn, task_id)
     return await find(conn, catalog.namespace_id, bucket_id, batch_id)
 
@@ -229,34 +225,56 @@ async def trigger(
     """Process what a collection's sources have, and the collections over it, as one task."""
     if not collection.enabled:
         raise Conflict(f"The collection {collection.collection_name!r} is not enabled.", code="not_enabled")
-    declared = msgspec.json.decode(collection.source)
-    own = declared.get("bucket_ids") or declared.get("collection_ids") or []
-    of = [each for each in own if holders is None or each in holders]
+    of = [each for each in collection.made_of if holders is None or each in holders]
+    await _check_sources(conn, collection, of, holders, source_ids)
     about = {"collection_id": collection.collection_id, "dedup_strategy": dedup}
     task_id = await tasks.create(conn, catalog.namespace_id, "trigger", subject=collection.collection_id, about=about)
     every = await processing.tiers(conn, catalog.namespace_id, collections=[collection.collection_id])
-    reached = [each for tier in every for each in tier]
-    batch_ids = []
-    if declared["type"] == "bucket":
+    again, queued, batch_ids = dedup != "skip", Queued(), list[str]()
+    if collection.is_over_collections:
+        queued = await processing.queue(conn, catalog, collection, holders=of, again=again, task_id=task_id)
+    else:
         for bucket_id in of:
             binds = {"task_id": task_id, "namespace_id": catalog.namespace_id, "bucket_id": bucket_id, "dedup": dedup}
             more = {
-                "collection_ids": reached,
+                "collection_ids": [each for tier in every for each in tier],
                 "created_by": access.actor(),
                 "batch_id": f"btch_{secrets.token_hex(12)}",
             }
             await conn.execute(statement("insert_trigger_batch"), binds | more)
-            ids = None if source_ids is None else list(source_ids)
-            listed = {"batch_id": more["batch_id"], "bucket_id": bucket_id, "object_ids": ids}
+            batch_id, ids = str(more["batch_id"]), None if source_ids is None else list(source_ids)
+            listed = {"batch_id": batch_id, "bucket_id": bucket_id, "object_ids": ids}
             await conn.execute(statement("add_batch_objects"), listed)
-            batch_ids.append(str(more["batch_id"]))
-    queued = await processing.queue(
-        conn, catalog, collection, holders=of, source_ids=source_ids, again=dedup != "skip", task_id=task_id
-    )
-    only = None if len(every) > 1 else source_ids
-    await processing.await_made(conn, catalog, reached, only, task_id)
+            queued += await processing.queue(conn, catalog, collection, batch_id=batch_id, again=again, task_id=task_id)
+            batch_ids.append(batch_id)
+    await processing.go_on(conn, catalog, every, batch_ids or None, task_id, again=again)
     await processing.begin_counting(conn, task_id)
     return Triggered(task_id, batch_ids, of, queued.sources, queued.queued, every)
+
+
+async def _check_sources(
+    conn: AsyncConnection,
+    collection: Collection,
+    of: Sequence[str],
+    holders: Sequence[str] | None,
+    object_ids: Sequence[str] | None,
+) -> None:
+    """Whether the collection is made from all that was named."""
+    problems = Problems()
+    if others := [each for each in holders or () if each not in of]:
+        at = "include_collections" if collection.is_over_collections else "include_buckets"
+        message = f"{collection.collection_name!r} is not made from {', '.join(others)}."
+        problems.add(("body", at), "not_a_source", message)
+    there: set[str] = set()
+    asked = [each for each in object_ids or () if "\0" not in each]
+    for bucket_id in of if asked else ():
+        known = await conn.execute(statement("objects_of_bucket"), {"bucket_id": bucket_id, "object_ids": asked})
+        there |= set(known.scalars())
+    for n, object_id in enumerate(object_ids or ()):
+        if object_id not in there:
+            message = f"None of the buckets has an object {object_id[:60]!r}."
+            problems.add(("body", "object_ids", n), "unknown_object", message)
+    problems.refuse()
 
 
 async def retry(conn: AsyncConnection, batch: Batch, *, transient: bool) -> int:
@@ -264,74 +282,3 @@ async def retry(conn: AsyncConnection, batch: Batch, *, transient: bool) -> int:
     if batch.task_id is None:
         raise Conflict(f"The batch {batch.batch_id!r} is not submitted yet.", code="batch_not_submitted")
     return await work.redrive(conn, batch.namespace_id, task_id=batch.task_id, transient=transient)
-
-
-async def failures(
-    conn: AsyncConnection, batch: Batch, *, collection_ids: Sequence[str] | None, limit: int, offset: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Objects and rows that gave no document, and documents that could not be embedded; and how many there are."""
-    binds = {
-        "batch_id": batch.batch_id,
-        "task_id": batch.task_id,
-        "collection_ids": None if collection_ids is None else list(collection_ids),
-        "limit": limit,
-        "offset": offset,
-    }
-    rows = (await conn.execute(statement("batch_failures"), binds)).mappings().all()
-    total = (await conn.execute(statement("count_batch_failures"), binds)).scalar_one()
-    return [dict(row) for row in rows], total
-
-
-async def failed_objects(conn: AsyncConnection, batch: Batch) -> int:
-    """Objects that no document was made of."""
-    count: int = (await conn.execute(statement("count_failed_objects"), {"task_id": batch.task_id})).scalar_one()
-    return count
-
-
-@dataclass(frozen=True, slots=True)
-class Accounted:
-    """What became of the sources of one collection in a batch."""
-
-    collection_id: str
-    tier: int
-    submitted: int
-    succeeded: int
-    failed: int
-    pending: int
-    gone: int
-
-    @property
-    def lost(self) -> int:
-        """Sources that are there, and of which nothing is known: never, unless this server has a fault."""
-        return self.submitted - self.succeeded - self.failed - self.pending - self.gone
-
-
-async def audit(conn: AsyncConnection, catalog: Catalog, batch: Batch) -> list[Accounted]:
-    """For each collection of a submitted batch what became of its objects, or of the documents made of these."""
-    every = await processing.tiers(conn, catalog.namespace_id, buckets=[batch.bucket_id], only=batch.collection_ids)
-    given: dict[str, list[str]] = {batch.bucket_id: await object_ids(conn, batch.batch_id)}
-    found = []
-    for n, tier in enumerate(every):
-        for collection_id in tier:
-            collection = await collections.find(conn, catalog.namespace_id, collection_id)
-            declared = msgspec.json.decode(collection.source)
-            own = declared.get("bucket_ids") or declared.get("collection_ids") or []
-            ids = [each for holder in own for each in given.get(holder, ())]
-            binds = {"namespace_id": catalog.namespace_id, "collection_id": collection_id, "source_ids": ids}
-            row = (await conn.execute(statement("account_of_sources"), binds)).one()
-            given[collection_id] = row.document_ids
-            there = row.succeeded + row.failed + row.pending
-            gone = await _gone(conn, catalog, declared["type"], ids) if there < len(ids) else 0
-            found.append(Accounted(collection_id, n, len(ids), row.succeeded, row.failed, row.pending, gone))
-    return found
-
-
-async def _gone(conn: AsyncConnection, catalog: Catalog, kind: str, ids: Sequence[str]) -> int:
-    """How many of these are not there any more."""
-    if kind == "bucket":
-        there = (await conn.execute(statement("count_objects"), {"object_ids": list(ids)})).scalar_one()
-    else:
-        documents = catalog.relation
-        asked = sa.select(sa.func.count()).where(documents.c.document_id.in_(list(ids)))
-        there = (await conn.execute(asked)).scalar_one()
-    return len(ids) - int(there)

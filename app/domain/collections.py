@@ -64,6 +64,17 @@ class Collection:
         return self.enabled and self.auto
 
     @property
+    def is_over_collections(self) -> bool:
+        """Whether its sources are documents of collections, not objects of buckets."""
+        return bool(msgspec.json.decode(self.source)["type"] == "collection")
+
+    @property
+    def made_of(self) -> list[str]:
+        """The ids of its buckets or collections."""
+        declared = msgspec.json.decode(self.source)
+        return list(declared.get("bucket_ids") or declared.get("collection_ids") or ())
+
+    @property
     def index_names(self) -> dict[str, str]:
         """The vector indexes that it fills, by the outputs of its extractor."""
         return {each["output"]: each["index_name"] for each in msgspec.json.decode(self.indexes)}

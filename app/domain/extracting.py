@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import loading, made_documents, storing, work
+from app.domain import loading, made_documents, storing
 from app.domain.collection_configs import Recipe, stored_recipe
 from app.domain.loading import Source
 from app.domain.made_documents import Made, Place
@@ -41,22 +41,21 @@ class Wanted:
 
 async def extract(runtime: Runtime, namespace_id: str, rows: Sequence[Claimed]) -> bool:
     """Make what these sources give, all for one collection, and end their rows: made, postponed or dead."""
-    async with work.renewing(runtime, rows):
-        place, wanted = await _prepare(runtime, namespace_id, rows)
-        if place is None:
-            return True
-        group: list[Made] = []
-        try:
-            for one in wanted:
-                made = await _make(runtime, place, one)
-                group += [made] if made is not None else []
-                if sum(m.size for m in group) >= GROUP_BYTES or sum(len(m.ids) for m in group) >= GROUP_DOCUMENTS:
-                    await _store(runtime, place, group)
-                    group = []
-            await _store(runtime, place, group)
-        finally:
-            for made in group:
-                made.close()
+    place, wanted = await _prepare(runtime, namespace_id, rows)
+    if place is None:
+        return True
+    group: list[Made] = []
+    try:
+        for one in wanted:
+            made = await _make(runtime, place, one)
+            group += [made] if made is not None else []
+            if sum(m.size for m in group) >= GROUP_BYTES or sum(len(m.ids) for m in group) >= GROUP_DOCUMENTS:
+                await _store(runtime, place, group)
+                group = []
+        await _store(runtime, place, group)
+    finally:
+        for made in group:
+            made.close()
     return True
 
 

@@ -85,22 +85,28 @@ async def read_documents(conn: AsyncConnection, catalog: Catalog, document_ids: 
 
 
 async def load(runtime: Runtime, source: Source, wanted: frozenset[str]) -> dict[str, list[Blob]]:
-    """The blobs of the object that its extractor reads, by their properties. Raises `ExtractionFailed`, or
-    `Unavailable` where the store or another server may answer later."""
+    """The blobs of the object that its extractor reads, by their properties, all in memory, so one limit is for all.
+    Raises `ExtractionFailed`, or `Unavailable` where the store or another server may answer later."""
     loaded: dict[str, list[Blob]] = {}
+    left = runtime.settings.extract_max_bytes
     for blob in source.blobs:
         if blob.property in wanted:
-            loaded.setdefault(blob.property, []).append(await _load(runtime, blob))
+            found = await _load(runtime, blob, left)
+            loaded.setdefault(blob.property, []).append(found)
+            left -= len(found.content)
     return loaded
 
 
-async def _load(runtime: Runtime, blob: StoredBlob) -> Blob:
-    most = runtime.settings.extract_max_bytes
+async def _load(runtime: Runtime, blob: StoredBlob, most: int) -> Blob:
     if blob.sha256 is None:
         assert blob.url is not None
         return await _fetch(runtime, blob.url, blob.filename, most)
     if blob.size_bytes is not None and blob.size_bytes > most:
-        message = f"The blob has {blob.size_bytes:,} bytes, more than {most:,} (PGRETRIEVE_EXTRACT_MAX_BYTES)."
+        limit = runtime.settings.extract_max_bytes
+        message = (
+            f"The blobs that are read of an object may have {limit:,} bytes together (PGRETRIEVE_EXTRACT_MAX_BYTES); "
+            f"one of {blob.size_bytes:,} is too much."
+        )
         raise ExtractionFailed(message, code="blob_too_large")
     content = await read_blob(runtime, blob.sha256)
     is_text = blob.type == "text" and blob.filename is None and (blob.mime_type or "").startswith("text/plain")

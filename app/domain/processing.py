@@ -4,11 +4,10 @@ What comes or changes is queued by triggers, where its collections are automatic
 collection asks for.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,17 +39,13 @@ async def queue(
     collection: Collection,
     *,
     holders: Sequence[str] | None = None,
-    source_ids: Sequence[str] | None = None,
+    batch_id: str | None = None,
     again: bool = False,
     task_id: str | None = None,
 ) -> Queued:
-    """Queue the sources of a collection: of these of its buckets or parents alone, or these of them, where given."""
-    declared = msgspec.json.decode(collection.source)
-    own = declared.get("bucket_ids") or declared.get("collection_ids") or []
-    of = [each for each in own if holders is None or each in holders]
-    pages = (
-        _objects(conn, of, source_ids) if declared["type"] == "bucket" else _documents(conn, catalog, of, source_ids)
-    )
+    """Queue the sources of a collection: of these of its buckets or parents alone, or those of a batch, where given."""
+    of = [each for each in collection.made_of if holders is None or each in holders]
+    pages = _documents(conn, catalog, of) if collection.is_over_collections else _objects(conn, of, batch_id)
     total = Queued()
     async for found in pages:
         binds = {
@@ -70,17 +65,12 @@ async def queue(
 
 
 async def _objects(
-    conn: AsyncConnection, bucket_ids: Sequence[str], object_ids: Sequence[str] | None
+    conn: AsyncConnection, bucket_ids: Sequence[str], batch_id: str | None
 ) -> AsyncIterator[Sequence[Sequence[Any]]]:
-    after = ""
+    of: dict[str, Any] = {"bucket_ids": list(bucket_ids)} if batch_id is None else {"batch_id": batch_id}
+    asked, after = statement("sources_of" if batch_id is None else "sources_of_batch"), ""
     while True:
-        binds: Mapping[str, Any] = {
-            "bucket_ids": list(bucket_ids),
-            "object_ids": None if object_ids is None else list(object_ids),
-            "after": after,
-            "size": PAGE,
-        }
-        found = (await conn.execute(statement("sources_of"), binds)).all()
+        found = (await conn.execute(asked, of | {"after": after, "size": PAGE})).all()
         if found:
             yield found
         if len(found) < PAGE:
@@ -89,7 +79,7 @@ async def _objects(
 
 
 async def _documents(
-    conn: AsyncConnection, catalog: Catalog, parent_ids: Sequence[str], document_ids: Sequence[str] | None
+    conn: AsyncConnection, catalog: Catalog, parent_ids: Sequence[str]
 ) -> AsyncIterator[Sequence[Sequence[Any]]]:
     documents, after = catalog.relation, ""
     while True:
@@ -99,8 +89,6 @@ async def _documents(
             .order_by(documents.c.document_id)
             .limit(PAGE)
         )
-        if document_ids is not None:
-            asked = asked.where(documents.c.document_id.in_(list(document_ids)))
         found = (await conn.execute(asked)).all()
         if found:
             yield found
@@ -114,21 +102,28 @@ def content_hash(documents: sa.FromClause) -> sa.ColumnElement[Any]:
     return sources.hash_of(sa.cast(documents.c.payload, sa.Text))
 
 
-async def await_made(
+async def go_on(
     conn: AsyncConnection,
     catalog: Catalog,
-    collection_ids: Sequence[str],
-    source_ids: Sequence[str] | None,
+    tiers_: Sequence[Sequence[str]],
+    batch_ids: Sequence[str] | None,
     task_id: str,
+    *,
+    again: bool,
 ) -> None:
-    """The task waits for what was made already and is not embedded yet, too."""
-    binds = {
+    """What was made already of the sources of these collections, of these batches or all, goes through the collections
+    over them, and the task waits for that, and for what is not embedded yet."""
+    binds: dict[str, Any] = {
         "namespace_id": catalog.namespace_id,
-        "collection_ids": list(collection_ids),
-        "source_ids": None if source_ids is None else list(source_ids),
-        "task_id": task_id,
+        "first": tiers_[0] if tiers_ else [],
+        "collection_ids": [each for tier in tiers_ for each in tier],
+        "batch_ids": None if batch_ids is None else list(batch_ids),
     }
-    await conn.execute(statement("await_made"), binds)
+    if len(tiers_) > 1:
+        further = binds | {"again": again, "priority": PRIORITY}
+        if (await conn.execute(statement("queue_further"), further)).rowcount:
+            await conn.execute(statement("defer_work"), {"namespace_id": catalog.namespace_id})
+    await conn.execute(statement("await_made"), binds | {"task_id": task_id})
 
 
 async def begin_counting(conn: AsyncConnection, task_id: str) -> int:

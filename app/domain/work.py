@@ -5,6 +5,7 @@ ends later ends nothing. Nothing here calls a provider.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
@@ -21,6 +23,8 @@ from app.errors import ExtractionFailed, InferenceUnavailable, PgretrieveError, 
 from app.jobs import queue
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # Seconds before the second try; doubled with each one, up to five minutes.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
@@ -86,8 +90,11 @@ async def renewing(runtime: Runtime, rows: Sequence[Claimed]) -> AsyncIterator[N
     async def again() -> None:
         while True:
             await asyncio.sleep(runtime.settings.work_lease_s / 3)
-            async with transaction(runtime.engine, runtime.settings) as conn:
-                await renew(conn, runtime.settings, rows)
+            try:
+                async with transaction(runtime.engine, runtime.settings) as conn:
+                    await renew(conn, runtime.settings, rows)
+            except (SQLAlchemyError, PgretrieveError) as error:  # the database may be back before the lease is over
+                log.warning("leases were not renewed: %s", error)
 
     keeper = asyncio.create_task(again(), name="renewing")
     try:

@@ -28,6 +28,8 @@ async def do_all(runtime: Runtime, namespace_id: str, subjects: Sequence[str] | 
             rows = await work.claim(conn, settings, namespace_id, settings.work_batch, subjects=subjects, without=down)
         if not rows:
             return count
-        if not await HANDLERS[rows[0].kind](runtime, namespace_id, rows):
+        async with work.renewing(runtime, rows):
+            up = await HANDLERS[rows[0].kind](runtime, namespace_id, rows)
+        if not up:
             down.add(rows[0].target)
         count += len(rows)

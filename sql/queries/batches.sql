@@ -1,4 +1,4 @@
--- find_content_batch --
+-- find_batch --
 -- A batch with its task, where it has been submitted.
 SELECT b.batch_id, b.namespace_id, b.bucket_id, b.batch_name, b.collection_ids, b.dedup, b.metadata::text AS metadata,
     b.task_id, b.created_by, b.created_at, b.submitted_at,
@@ -9,8 +9,8 @@ FROM pgretrieve.batches b LEFT JOIN pgretrieve.tasks t USING (task_id)
 WHERE b.batch_id = :batch_id AND b.namespace_id = :namespace_id
     AND (CAST(:bucket_id AS text) IS NULL OR b.bucket_id = :bucket_id);
 
--- list_content_batches --
--- Those of a namespace, of a bucket, or of all namespaces that are :visible, as find_content_batch has them.
+-- list_batches --
+-- Those of a namespace, of a bucket, or of all namespaces that are :visible, as find_batch has them.
 SELECT b.batch_id, b.namespace_id, b.bucket_id, b.batch_name, b.collection_ids, b.dedup, b.metadata::text AS metadata,
     b.task_id, b.created_by, b.created_at, b.submitted_at,
     (SELECT count(*) FROM pgretrieve.batch_objects o WHERE o.batch_id = b.batch_id) AS object_count,
@@ -27,7 +27,7 @@ WHERE (CAST(:namespace_id AS text) IS NULL OR b.namespace_id = :namespace_id)
 SELECT namespace_id FROM pgretrieve.batches WHERE batch_id = :batch_id
     AND (CAST(:visible AS text[]) IS NULL OR namespace_id = ANY(CAST(:visible AS text[])));
 
--- insert_content_batch --
+-- insert_batch --
 INSERT INTO pgretrieve.batches
     (batch_id, namespace_id, bucket_id, batch_name, collection_ids, dedup, metadata, created_by)
 VALUES (:batch_id, :namespace_id, :bucket_id, :batch_name, CAST(:collection_ids AS text[]), :dedup,
@@ -38,16 +38,16 @@ VALUES (:batch_id, :namespace_id, :bucket_id, :batch_name, CAST(:collection_ids 
 INSERT INTO pgretrieve.batches (batch_id, namespace_id, bucket_id, collection_ids, dedup, task_id, created_by, submitted_at)
 VALUES (:batch_id, :namespace_id, :bucket_id, CAST(:collection_ids AS text[]), :dedup, :task_id, :created_by, now());
 
--- lock_content_batch --
+-- lock_batch --
 SELECT batch_id FROM pgretrieve.batches WHERE batch_id = :batch_id FOR UPDATE;
 
--- submit_content_batch --
+-- submit_batch --
 UPDATE pgretrieve.batches SET task_id = :task_id, submitted_at = now() WHERE batch_id = :batch_id;
 
--- change_content_batch --
+-- change_batch --
 UPDATE pgretrieve.batches SET metadata = CAST(:metadata AS jsonb) WHERE batch_id = :batch_id;
 
--- delete_content_batch --
+-- delete_batch --
 DELETE FROM pgretrieve.batches WHERE batch_id = :batch_id;
 
 -- objects_of_bucket --
@@ -68,17 +68,29 @@ SELECT object_id FROM pgretrieve.batch_objects WHERE batch_id = :batch_id ORDER 
 -- count_objects --
 SELECT count(*) FROM pgretrieve.objects WHERE object_id = ANY(CAST(:object_ids AS text[]));
 
--- account_of_sources --
--- Of these sources of a collection how many were made, failed, and wait; and the documents that were made of them.
-SELECT count(*) FILTER (WHERE w.work_id IS NULL AND e.source_id IS NOT NULL) AS succeeded,
+-- account_of_batch --
+-- For each of some collections how many sources a batch gives it, of these how many were made, failed, and wait; and the
+-- rest, of which nothing is known.
+WITH RECURSIVE given AS (
+    SELECT s.collection_id, b.object_id AS source_id FROM pgretrieve.batch_objects b
+    JOIN pgretrieve.collection_sources s ON s.bucket_id = :bucket_id AND s.collection_id = ANY(CAST(:collection_ids AS text[]))
+    WHERE b.batch_id = :batch_id
+    UNION
+    SELECT s.collection_id, d.document_id FROM given
+    JOIN pgretrieve.extractions e ON e.collection_id = given.collection_id AND e.source_id = given.source_id
+    CROSS JOIN unnest(e.document_ids) AS d (document_id)
+    JOIN pgretrieve.collection_sources s ON s.parent_id = given.collection_id
+        AND s.collection_id = ANY(CAST(:collection_ids AS text[])))
+SELECT g.collection_id, count(*) AS submitted,
+    count(*) FILTER (WHERE w.work_id IS NULL AND e.source_id IS NOT NULL) AS succeeded,
     count(*) FILTER (WHERE w.failed_at IS NOT NULL) AS failed,
     count(*) FILTER (WHERE w.work_id IS NOT NULL AND w.failed_at IS NULL) AS pending,
-    coalesce((SELECT array_agg(d.document_id) FROM pgretrieve.extractions x CROSS JOIN unnest(x.document_ids) AS d (document_id)
-        WHERE x.collection_id = :collection_id AND x.source_id = ANY(CAST(:source_ids AS text[]))), '{}') AS document_ids
-FROM unnest(CAST(:source_ids AS text[])) AS s (source_id)
-LEFT JOIN pgretrieve.extractions e ON e.collection_id = :collection_id AND e.source_id = s.source_id
-LEFT JOIN pgretrieve.work w ON w.namespace_id = :namespace_id AND w.kind = 'extract' AND w.target = :collection_id
-    AND w.subject = s.source_id;
+    coalesce(array_agg(g.source_id) FILTER (WHERE w.work_id IS NULL AND e.source_id IS NULL), '{}') AS rest
+FROM given g
+LEFT JOIN pgretrieve.extractions e ON e.collection_id = g.collection_id AND e.source_id = g.source_id
+LEFT JOIN pgretrieve.work w ON w.namespace_id = :namespace_id AND w.kind = 'extract' AND w.target = g.collection_id
+    AND w.subject = g.source_id
+GROUP BY g.collection_id;
 
 -- batch_failures --
 -- Work that a batch's task waits for and that was given up, and rows of its objects that gave no document.

@@ -1,13 +1,17 @@
 -- sources_of --
--- A page of the objects of some buckets, all of them or :object_ids, each with the hash of its content.
+-- A page of the objects of some buckets, each with the hash of its content.
 SELECT object_id, content_hash FROM pgretrieve.objects
-WHERE bucket_id = ANY(CAST(:bucket_ids AS text[])) AND object_id > :after
-    AND (CAST(:object_ids AS text[]) IS NULL OR object_id = ANY(CAST(:object_ids AS text[])))
-ORDER BY object_id LIMIT :size;
+WHERE bucket_id = ANY(CAST(:bucket_ids AS text[])) AND object_id > :after ORDER BY object_id LIMIT :size;
+
+-- sources_of_batch --
+-- The same of a batch's objects that are there.
+SELECT b.object_id, o.content_hash FROM pgretrieve.batch_objects b JOIN pgretrieve.objects o USING (object_id)
+WHERE b.batch_id = :batch_id AND b.object_id > :after ORDER BY b.object_id LIMIT :size;
 
 -- queue_sources --
 -- Sources of a collection, each with the hash of its content, become its work: those that it has not made yet, or (:again)
--- all. What is open already stays as it is, what was given up lives again; a task may wait for all of it.
+-- all. What is open already stays as it is, what was given up lives again; a task may wait for all of it. With :again,
+-- whoever is at it now loses the lease: he may be about to find that there is nothing to make.
 WITH wanted AS MATERIALIZED (
     SELECT g.source_id, pgretrieve.input_hash(g.content_hash, c.fingerprint) AS input_hash
     FROM pgretrieve.collections c
@@ -26,7 +30,8 @@ new AS (
     ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET priority = greatest(w.priority, EXCLUDED.priority),
         attempts = CASE WHEN w.failed_at IS NULL THEN w.attempts ELSE 0 END,
         due_at = CASE WHEN w.failed_at IS NULL THEN w.due_at ELSE now() END,
-        error = CASE WHEN w.failed_at IS NULL THEN w.error END, failed_at = NULL
+        error = CASE WHEN w.failed_at IS NULL THEN w.error END, failed_at = NULL,
+        lease = CASE WHEN NOT :again THEN w.lease END, leased_until = CASE WHEN NOT :again THEN w.leased_until END
     RETURNING w.work_id, w.xmax = 0 AS made),
 awaited AS (
     INSERT INTO pgretrieve.awaited_work (work_id, task_id, asked)
@@ -34,16 +39,46 @@ awaited AS (
     ON CONFLICT DO NOTHING)
 SELECT count(*) FROM new;
 
+-- queue_further --
+-- What some collections (:first) have made of their sources, of these batches or all, is a source of collections over
+-- them: of those among :collection_ids that are not automatic, or (:again) of all, it becomes work. Triggers have seen to
+-- the others; what was made of the same content is found out by who does the work.
+WITH RECURSIVE made AS (
+    SELECT e.collection_id, d.document_id FROM pgretrieve.extractions e CROSS JOIN unnest(e.document_ids) AS d (document_id)
+    WHERE e.collection_id = ANY(CAST(:first AS text[])) AND (CAST(:batch_ids AS text[]) IS NULL OR e.source_id IN (
+        SELECT object_id FROM pgretrieve.batch_objects WHERE batch_id = ANY(CAST(:batch_ids AS text[]))))
+    UNION
+    SELECT e.collection_id, d.document_id FROM made
+    JOIN pgretrieve.extractions e ON e.source_id = made.document_id AND e.collection_id = ANY(CAST(:collection_ids AS text[]))
+    CROSS JOIN unnest(e.document_ids) AS d (document_id)),
+wanted AS MATERIALIZED (
+    SELECT DISTINCT c.collection_id, made.document_id FROM made
+    JOIN pgretrieve.collection_sources s ON s.parent_id = made.collection_id
+    JOIN pgretrieve.collections c ON c.collection_id = s.collection_id AND c.collection_id = ANY(CAST(:collection_ids AS text[]))
+        AND c.enabled AND (:again OR NOT c.auto)),
+again AS (
+    UPDATE pgretrieve.extractions e SET input_hash = '' FROM wanted
+    WHERE :again AND e.collection_id = wanted.collection_id AND e.source_id = wanted.document_id)
+INSERT INTO pgretrieve.work AS w (namespace_id, kind, target, subject, priority)
+SELECT :namespace_id, 'extract', collection_id, document_id, :priority FROM wanted ORDER BY collection_id, document_id
+ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET priority = greatest(w.priority, EXCLUDED.priority),
+    attempts = 0, due_at = now(), error = NULL, failed_at = NULL, lease = NULL, leased_until = NULL;
+
 -- await_made --
--- What of these collections was made of these sources already, and waits to be embedded or extracted further: a task waits
--- for that, too. What was given up lives again.
-WITH made AS MATERIALIZED (
-    SELECT DISTINCT d.document_id FROM pgretrieve.extractions e CROSS JOIN unnest(e.document_ids) AS d (document_id)
-    WHERE e.collection_id = ANY(CAST(:collection_ids AS text[]))
-        AND (CAST(:source_ids AS text[]) IS NULL OR e.source_id = ANY(CAST(:source_ids AS text[])))),
+-- A task waits for what is open of all that was made already of its sources, as queue_further has them: to be embedded,
+-- or extracted further. What was given up lives again.
+WITH RECURSIVE made AS (
+    SELECT e.collection_id, d.document_id FROM pgretrieve.extractions e CROSS JOIN unnest(e.document_ids) AS d (document_id)
+    WHERE e.collection_id = ANY(CAST(:first AS text[])) AND (CAST(:batch_ids AS text[]) IS NULL OR e.source_id IN (
+        SELECT object_id FROM pgretrieve.batch_objects WHERE batch_id = ANY(CAST(:batch_ids AS text[]))))
+    UNION
+    SELECT e.collection_id, d.document_id FROM made
+    JOIN pgretrieve.extractions e ON e.source_id = made.document_id AND e.collection_id = ANY(CAST(:collection_ids AS text[]))
+    CROSS JOIN unnest(e.document_ids) AS d (document_id)),
 open AS MATERIALIZED (
-    SELECT w.work_id, w.failed_at IS NOT NULL AS failed FROM pgretrieve.work w JOIN made ON w.subject = made.document_id
-    WHERE w.namespace_id = :namespace_id AND w.kind = 'embed'),
+    SELECT DISTINCT w.work_id, w.failed_at IS NOT NULL AS failed FROM made
+    JOIN pgretrieve.work w ON w.namespace_id = :namespace_id AND w.subject = made.document_id
+        AND (w.kind = 'embed' OR w.kind = 'extract' AND w.target = ANY(CAST(:collection_ids AS text[])))),
 alive AS (
     UPDATE pgretrieve.work w SET failed_at = NULL, attempts = 0, due_at = now(), error = NULL
     FROM open WHERE w.work_id = open.work_id AND open.failed)

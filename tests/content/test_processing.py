@@ -108,7 +108,6 @@ def test_a_collection_over_a_collection_follows_it(api: Api) -> None:
     stored = put(api, "one two three\n\nfour five")
     for name in ("chunks", "words", "again"):
         quiet(api, name)
-    time.sleep(0)
     assert texts(api, "words") == ["four five", "one two", "three"]
     assert texts(api, "again") == ["four five", "one two", "three"]
     lineage = documents(api, "again")[0]["_internal"]["metadata"]
@@ -123,27 +122,66 @@ def test_a_collection_over_a_collection_follows_it(api: Api) -> None:
     assert [texts(api, name) for name in ("chunks", "words", "again")] == [[], [], []]
 
 
-def test_a_child_that_is_not_automatic_is_made_by_batches_alone(api: Api) -> None:
+@pytest.mark.parametrize("dedup", ["skip", "force"])
+def test_a_child_that_is_not_automatic_is_made_by_batches_alone(api: Api, dedup: str) -> None:
     promoted(api)
     bucket(api)
     collection(api)
-    body = {
-        "source": {"type": "collection", "collection_id": "chunks"},
-        "feature_extractor": extractor(),
-        "auto": False,
-    }
-    api("POST", "/collections", {"collection_name": "words", **body})
-    stored = put(api, "one\n\ntwo")
+    over = {"feature_extractor": extractor(), "auto": False}
+    for name, parent in (("words", "chunks"), ("again", "words")):
+        source = {"type": "collection", "collection_id": parent}
+        api("POST", "/collections", {"collection_name": name, "source": source, **over})
+    stored, other = put(api, "one\n\ntwo"), put(api, "three", title="b")
     quiet(api)
     assert texts(api, "words") == []
-    batch = {"object_ids": [stored["object_id"]], "dedup_strategy": "force", "auto_submit": True}
+    batch = {"object_ids": [stored["object_id"]], "dedup_strategy": dedup, "auto_submit": True}
     made = api("POST", "/buckets/pages/batches", batch)
-    assert made["total_tiers"] == 2
+    assert made["total_tiers"] == 3
     task = ended(api, made["task_id"])
     assert task["status"] == "COMPLETED", task
-    assert texts(api, "words") == ["one", "two"]
+    assert texts(api, "words") == texts(api, "again") == ["one", "two"]
     audit = api("GET", f"/buckets/pages/batches/{made['batch_id']}/audit")
-    assert [(tier["submitted_count"], tier["succeeded_count"]) for tier in audit["tiers"]] == [(1, 1), (2, 2)]
+    counts = [(tier["submitted_count"], tier["succeeded_count"]) for tier in audit["tiers"]]
+    assert (counts, audit["all_balanced"]) == ([(1, 1), (2, 2), (2, 2)], True)
+    api("DELETE", f"/buckets/pages/objects/{stored['object_id']}")
+    audit = api("GET", f"/buckets/pages/batches/{made['batch_id']}/audit")
+    assert (audit["all_balanced"], audit["has_lost_objects"]) == (True, False)
+    # A trigger reaches the collections over its own, too.
+    asked = api("POST", "/collections/chunks/trigger", {"object_ids": [other["object_id"]]}, status=202)
+    assert ended(api, asked["task_id"])["status"] == "COMPLETED"
+    assert texts(api, "again") == ["three"]
+
+
+def test_a_batch_made_anew_reaches_automatic_collections_over_collections(api: Api) -> None:
+    promoted(api)
+    bucket(api)
+    collection(api)
+    body = {"source": {"type": "collection", "collection_id": "chunks"}, "feature_extractor": extractor()}
+    api("POST", "/collections", {"collection_name": "words", **body})
+    put(api, "one\n\ntwo")
+    quiet(api)
+    quiet(api, "words")
+    before = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    ended(api, api("POST", "/collections/chunks/trigger", status=202)["task_id"])
+    same = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    asked = api("POST", "/collections/chunks/trigger", {"dedup_strategy": "force"}, status=202)
+    assert ended(api, asked["task_id"])["status"] == "COMPLETED"
+    after = {each["document_id"]: each["_internal"]["updated_at"] for each in documents(api, "words")}
+    assert same == before
+    assert after.keys() == before.keys()
+    assert all(after[each] > before[each] for each in before)
+
+
+def test_a_trigger_names_sources_that_the_collection_has(api: Api) -> None:
+    promoted(api)
+    for name in ("pages", "others"):
+        bucket(api, name)
+    collection(api, auto=False)
+    stored = put(api, "one", bucket_id="others")
+    wanted = {"object_ids": [stored["object_id"]], "include_buckets": ["others"]}
+    code, problems = api.refused("POST", "/collections/chunks/trigger", wanted)
+    assert code == "not_a_source"
+    assert problems == ["not_a_source@body.include_buckets", "unknown_object@body.object_ids.0"]
 
 
 def test_a_document_deleted_by_hand_takes_along_what_was_made_of_it(api: Api) -> None:
