@@ -37,6 +37,8 @@ class OpenAIServer:
     def __init__(self, key: str = "sk-test-0123456789abcdef") -> None:
         self.key = key
         self.requests: list[dict[str, Any]] = []
+        self.answered: list[str] = []
+        """The texts of embeddings that were answered rightly, and at once."""
         self.statuses: list[int] = []
         """A status for each of the next requests; then the last one stays. Empty: all is well."""
         self.quote_key = False
@@ -89,11 +91,14 @@ class OpenAIServer:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        if self.hold is not None:
+        hold = self.hold
+        if hold is not None:
             self.came.set()
-            await asyncio.to_thread(self.hold.wait)
+            await asyncio.to_thread(hold.wait)
         key = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
         status, content = self._respond(f"{scope['method']} {scope['path']}", key, body)
+        if status == 200 and self.answer == "right" and scope["path"] == "/v1/embeddings" and hold is None:
+            self.answered += json.loads(body)["input"]
         headers = [(b"content-type", b"application/json")]
         if self.retry_after_ms is not None:
             headers.append((b"retry-after-ms", str(self.retry_after_ms).encode()))

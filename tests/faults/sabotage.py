@@ -1,12 +1,15 @@
 """Kills at each statement of a service in turn: its backend, itself, or the whole server."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import psycopg
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db.embedded import EmbeddedServer
 from app.db.engine import create_engine
 from tests.state import kill
 
@@ -61,3 +64,10 @@ class Sabotage:
             driver.commit = watched  # type: ignore[method-assign]
 
         return engine
+
+
+def shut_down(server: EmbeddedServer) -> None:
+    """End a server as `pg_ctl stop -m immediate` does: no checkpoint, no goodbye."""
+    postmaster = psutil.Process(server.postmaster.pid)
+    postmaster.send_signal(signal.SIGQUIT)
+    postmaster.wait(30)

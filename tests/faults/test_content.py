@@ -1,14 +1,18 @@
-"""Content among faults: workers killed while objects come, change and go, beside a provider that fails in every way.
+"""Content among faults: workers and the database killed while objects come, change and go, beside a provider that fails
+in every way.
 
 At the end there are the documents of what the objects are now, each once, each with one right vector of its own text;
 and what is the same is asked for no second time.
 """
 
 import asyncio
-import os
+import itertools
 import random
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +24,15 @@ import pytest
 from psycopg import sql
 
 from app import service
+from app.db.embedded import EmbeddedServer
 from app.db.engine import create_engine, transaction
 from app.domain import work
 from app.settings import Settings
-from tests.conftest import database
 from tests.fakes import settings_of
+from tests.faults.sabotage import shut_down
 from tests.faults.test_workers import BATCH, SECRET, Workers, environment
 from tests.http import ROOT_KEY
-from tests.openai_server import OpenAIServer, embedded
+from tests.openai_server import Answer, OpenAIServer, embedded
 
 SEED = 20_261_128
 NAMESPACE = "content"
@@ -74,49 +79,137 @@ class Objects:
         return sorted(pairs)
 
 
-@pytest.fixture
-def url(server_url: str, template_db: str) -> Iterator[str]:
-    with database(server_url, template_db) as found:
-        yield found
+class Troubles:
+    """What goes wrong, one thing after the other, each for the time of a block."""
+
+    def __init__(self, openai: OpenAIServer, server: EmbeddedServer) -> None:
+        self.openai, self.server = openai, server
+        lies: list[Answer] = ["nan", "wrong_length", "too_few", "not_json"]
+        self._next = itertools.cycle([self.refusing, self.restarting, self.silent, *(self.lying(lie) for lie in lies)])
+
+    def next(self) -> AbstractContextManager[None]:
+        return next(self._next)()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Too much, broken, away: the last of them until the end of the block."""
+        self.openai.statuses = [429, 500, 503]
+        yield
+        self.openai.statuses = []
+
+    def lying(self, answer: Answer) -> Callable[[], AbstractContextManager[None]]:
+        @contextmanager
+        def lie() -> Iterator[None]:
+            self.openai.answer = answer
+            yield
+            self.openai.answer = "right"
+
+        return lie
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Answers come too late."""
+        self.openai.hold = hold = threading.Event()
+        yield
+        self.openai.hold = None
+        hold.set()
+
+    @contextmanager
+    def restarting(self) -> Iterator[None]:
+        """The database is shut down without a word, and started again."""
+        yield
+        url = self.server.url
+        shut_down(self.server)
+        self.server.stop()
+        assert self.server.start() == url
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"),
-    [(300, 2), pytest.param(3_000, 25, marks=pytest.mark.campaign)],
+    ("count", "rounds"),
+    [(350, 7), pytest.param(4_200, 42, marks=pytest.mark.campaign)],
     ids=["few", "many"],
 )
-async def test_killed_workers_lose_and_double_nothing(
-    url: str, settings: Settings, openai: OpenAIServer, tmp_path: Path, count: int, kills: int
+async def test_faults_lose_and_double_nothing(
+    own_server: EmbeddedServer, settings: Settings, openai: OpenAIServer, tmp_path: Path, count: int, rounds: int
 ) -> None:
+    url = own_server.url
     chosen = settings.model_copy(update={"data_dir": tmp_path})
-    env = environment(url, openai) | {"PGRETRIEVE_BLOB_STORE": f"file://{tmp_path}/blobs"}
-    workers = Workers(env)
-    os.environ[SECRET] = openai.key
-    with service.in_background(chosen, url, ROOT_KEY) as base:
+    limits = {"PGRETRIEVE_BLOB_STORE": f"file://{tmp_path}/blobs", "PGRETRIEVE_INFERENCE_TIMEOUT_S": "2"}
+    env = environment(url, openai) | limits
+    workers, troubles = Workers(env), Troubles(openai, own_server)
+    with pytest.MonkeyPatch.context() as patch, service.in_background(chosen, url, ROOT_KEY) as base:
+        patch.setenv(SECRET, openai.key)
         headers = {"Authorization": f"Bearer {ROOT_KEY}", "X-Namespace": NAMESPACE}
         with httpx.Client(base_url=f"{base}/v1", headers=headers, timeout=30) as http:
             objects = Objects(http, random.Random(SEED))
             _prepare(objects, openai)
-            openai.requests.clear()
-            openai.statuses = [200, 429, 500, 200, 503]  # and 503 until it is well again
+            openai.answered.clear()
+            workers.start()
             try:
-                workers.start()
-                await _faults(url, objects, workers, openai, count, kills)
-                await _until_done(url, 200)
+                for n in range(rounds):
+                    with troubles.next():
+                        await _round(objects, n, count // rounds)
+                    if n % 2:
+                        workers.kill()
+                        workers.start()
+                    await _sweep(url)
+                await _until_done(url, 300)
             finally:
-                openai.statuses = []
                 codes = workers.stop()
             assert 0 in codes
+            assert _running(codes)
             _check(url, objects)
-            asked = [text for request in openai.requests for text in request["input"]]
-            failed = 5 * BATCH * (1 + settings.inference_retries)
-            assert len(asked) <= len(set(asked)) + kills * 4 * BATCH + failed
+            # Asked for twice is only what was in hand when a worker, or the database, was killed.
+            in_hand = 2 * chosen.worker_concurrency * BATCH
+            interruptions = rounds // 2 + rounds // 7 + 1
+            assert len(openai.answered) <= len(set(openai.answered)) + interruptions * in_hand
             before = len(openai.requests)
             _again(objects)
             _drain(url, env)
             _check(url, objects)
             assert len(openai.requests) == before  # what is the same is not embedded again
-    del os.environ[SECRET]
+
+
+async def test_workers_go_on_after_a_restart_of_the_database(
+    own_server: EmbeddedServer, settings: Settings, openai: OpenAIServer, tmp_path: Path
+) -> None:
+    url = own_server.url
+    env = environment(url, openai) | {"PGRETRIEVE_BLOB_STORE": f"file://{tmp_path}/blobs"}
+    workers, chosen = Workers(env), settings.model_copy(update={"data_dir": tmp_path})
+    with pytest.MonkeyPatch.context() as patch, service.in_background(chosen, url, ROOT_KEY) as base:
+        patch.setenv(SECRET, openai.key)
+        headers = {"Authorization": f"Bearer {ROOT_KEY}", "X-Namespace": NAMESPACE}
+        with httpx.Client(base_url=f"{base}/v1", headers=headers, timeout=30) as http:
+            objects = Objects(http, random.Random(SEED))
+            _prepare(objects, openai)
+            workers.start()
+            try:
+                await asyncio.to_thread(objects.put, ["before"], 0)
+                await _until_done(url, 60)
+                shut_down(own_server)
+                await asyncio.sleep(2)  # they notice within milliseconds, try again, and give up
+                own_server.stop()
+                own_server.start()
+                await asyncio.to_thread(objects.put, ["after"], 0)
+                await _until_done(url, 60)
+            finally:
+                codes = workers.stop()
+            assert codes == [0, 0]
+            _check(url, objects)
+
+
+async def _round(objects: Objects, n: int, count: int) -> None:
+    """New objects, changed ones, and deleted ones; then a while for the workers."""
+    await asyncio.to_thread(objects.put, [f"object {n * count + each}" for each in range(count)], 0)
+    if n:
+        await asyncio.to_thread(objects.put, objects.some(count // 5), n)
+        await asyncio.to_thread(objects.delete, objects.some(count // 10))
+    await asyncio.sleep(objects.random.uniform(0.3, 1.5))
+
+
+def _running(codes: list[int]) -> bool:
+    """Whether none had ended by itself; one that had only just been started may not have been up yet."""
+    return set(codes) <= {0, -signal.SIGTERM}
 
 
 def _prepare(objects: Objects, openai: OpenAIServer) -> None:
@@ -140,23 +233,6 @@ def _prepare(objects: Objects, openai: OpenAIServer) -> None:
         "feature_extractor": {**extractor, "input_mappings": {"text": "content"}},
     }
     objects("POST", "/collections", body)
-
-
-async def _faults(url: str, objects: Objects, workers: Workers, openai: OpenAIServer, count: int, kills: int) -> None:
-    """Objects come, change and go; workers are killed in between, and the provider is down for a while."""
-    step = count // (kills + 1)
-    for killed in range(kills + 1):
-        await asyncio.to_thread(objects.put, [f"object {killed * step + n}" for n in range(step)], 0)
-        if killed:
-            await asyncio.to_thread(objects.put, objects.some(step // 5), killed)
-            await asyncio.to_thread(objects.delete, objects.some(step // 10))
-        await asyncio.sleep(objects.random.uniform(0.3, 1.5))
-        if killed < kills:
-            workers.kill()
-            workers.start()
-        if killed == 1:
-            openai.statuses = []
-        await _sweep(url)
 
 
 async def _sweep(url: str) -> None:

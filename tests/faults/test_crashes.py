@@ -10,16 +10,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import psutil
 import pytest
 
 from app import service
 from app.db.embedded import EmbeddedServer
-from app.db.migrate import upgrade
 from app.settings import Settings
-from tests import servers
 from tests.faults.clients import LOCAL, PROMOTION, is_gone, some_documents, steady
-from tests.faults.sabotage import Sabotage
+from tests.faults.sabotage import Sabotage, shut_down
 from tests.http import ROOT_KEY, Api
 from tests.state import rows, state
 
@@ -120,26 +117,12 @@ def test_a_service_that_is_killed_leaves_all_or_nothing(settings: Settings, conn
 # The server
 
 
-@pytest.fixture
-def own_server() -> Iterator[EmbeddedServer]:
-    """A server that may be killed, and that keeps what it has committed."""
-    keeping = {**servers.HASTY, "synchronous_commit": "on"}
-    with servers.temporary_directory() as path, EmbeddedServer(path, settings=keeping) as server:
-        upgrade(server.url)
-        yield server
-
-
 @pytest.mark.parametrize("turns", [pytest.param(TURNS, id="turning points"), EVERY])
 def test_a_server_that_is_shut_down_at_once_leaves_all_or_nothing(
     settings: Settings, own_server: EmbeddedServer, turns: Turns
 ) -> None:
-    def shut_down(_pid: int) -> None:
-        postmaster = psutil.Process(own_server.postmaster.pid)
-        postmaster.send_signal(signal.SIGQUIT)  # as `pg_ctl stop -m immediate` does: no checkpoint, no goodbye
-        postmaster.wait(30)
-
     url = own_server.url
-    sabotage = Sabotage(url, deed=shut_down)
+    sabotage = Sabotage(url, deed=lambda _pid: shut_down(own_server))
     with sabotaged(sabotage, settings, url) as client:
         steps, after = undisturbed(client, sabotage, url)
         for at in chosen(steps, turns):
