@@ -23,6 +23,7 @@ from app.errors import ExtractionFailed, NotFound, PgretrieveError
 from app.extractors.base import Blob
 from app.inference.fetching import Kinds, NotFetched
 from app.retrieval.catalog import Catalog
+from app.storage import Written
 
 ANYTHING = Kinds("files", ("*/*",))
 # Answers of other servers that the next try may not get.
@@ -119,13 +120,20 @@ async def read_blob(runtime: Runtime, sha256: str) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
+async def find_blob_of(conn: AsyncConnection, namespace_id: str, sha256: str) -> Written:
+    """A content that an object or a document of this namespace refers to; else `NotFound`."""
+    binds = {"sha256": sha256, "namespace_id": namespace_id}
+    row = (await conn.execute(statement("blob_of_namespace"), binds)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("blob", sha256)
+    return Written(**row)
+
+
 async def read_blob_of(runtime: Runtime, namespace_id: str, sha256: str) -> bytes:
-    """The same of what an object or a document of this namespace refers to; else `NotFound`."""
+    """Its bytes."""
     async with transaction(runtime.engine, runtime.settings) as conn:
-        binds = {"sha256": sha256, "namespace_id": namespace_id}
-        if (await conn.execute(statement("blob_of_namespace"), binds)).one_or_none() is None:
-            raise NotFound("blob", sha256)
-    return await read_blob(runtime, sha256)
+        found = await find_blob_of(conn, namespace_id, sha256)
+    return b"".join([chunk async for chunk in runtime.blobs.read(found)])
 
 
 async def _fetch(runtime: Runtime, url: str, name: str | None, most: int) -> Blob:

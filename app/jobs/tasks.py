@@ -12,7 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import drift, filling_up, index_builds, index_repair, lexical, migrating, payload_builds, work, working
+from app.domain import (
+    blobs,
+    drift,
+    filling_up,
+    index_builds,
+    index_repair,
+    lexical,
+    migrating,
+    payload_builds,
+    work,
+    working,
+)
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
@@ -34,6 +45,7 @@ def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
     _register_migrations(app, runtime)
     _register_indexes(app, url, runtime.settings)
     _register_upkeep(app, url, runtime.settings)
+    _register_blobs(app, url, runtime)
 
 
 def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
@@ -112,6 +124,15 @@ def _register_indexes(app: procrastinate.App, url: str, settings: Settings) -> N
         async with connecting(url, settings) as conn:
             built = await lexical.build(conn, namespace_id)
         log.info("built the lexical index of %s: %s", namespace_id, "ready" if built else "another one by now")
+
+
+def _register_blobs(app: procrastinate.App, url: str, runtime: Runtime) -> None:
+    @app.periodic(cron="17 * * * *")
+    @app.task(name="sweep_blobs", queueing_lock="sweep_blobs", lock="sweep_blobs")
+    async def sweep(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        async with connecting(url, runtime.settings) as conn:
+            swept = await blobs.sweep(conn, runtime.blobs, runtime.settings)
+        log.info("swept %d uploads, %d blobs and %d files that nobody knew", swept.uploads, swept.blobs, swept.strays)
 
 
 def _register_upkeep(app: procrastinate.App, url: str, settings: Settings) -> None:

@@ -15,11 +15,14 @@ from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import service
-from app.db.engine import create_engine
+from app.db.engine import create_engine, transaction
 from app.db.statements import statement
 from app.domain import blobs
 from app.domain.blobs import Swept
 from app.domain.objects import object_content
+from app.domain.runtime import Runtime
+from app.inference.registry import Inference
+from app.jobs import queue, worker
 from app.settings import Settings
 from app.storage import BlobStore
 from tests.http import ROOT_KEY, Api
@@ -129,6 +132,21 @@ async def test_a_sweep_takes_what_nothing_refers_to(place: Place, swept: Callabl
         read.append(b"".join([chunk async for chunk in parts]))
     await engine.dispose()
     assert read == [b"shared", b"of the first"]
+
+
+async def test_the_worker_sweeps(place: Place) -> None:
+    before = await keys(place.store)
+    gone = await asyncio.to_thread(place.put, "of one that goes")
+    await asyncio.to_thread(place.api, "DELETE", f"/buckets/b/objects/{gone['object_id']}")
+    place.age()
+    engine = create_engine(place.url, place.settings)
+    runtime = Runtime(place.settings, engine, Inference({}, place.settings))
+    async with transaction(engine, place.settings) as conn:
+        await queue.defer(conn, "sweep_blobs", {"timestamp": 0})
+    await worker.drain(place.url, runtime)
+    await runtime.close()
+    assert place.counts() == (0, 0)
+    assert await keys(place.store) == before
 
 
 async def test_sweeps_and_writers_of_the_same_contents_lose_nothing(place: Place, swept: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import mixpeek
 import pytest
 from mixpeek import Mixpeek
+from mixpeek.exceptions import ConflictException
 
 from app import service
 from app.settings import Settings
@@ -139,6 +140,8 @@ def test_the_generated_client_reads_collections_batches_and_tasks(
     )
     assert wait(client, task.task_id)["status"] == "COMPLETED"
     assert mixpeek.TasksApi(generated()).get_task(task.task_id).status == "COMPLETED"
+    audit = batches.get_batch_audit_buckets_batches("pages", batch.batch_id)
+    assert (audit["all_balanced"], audit["has_lost_objects"]) == (True, False)
     found = batches.get_batch_buckets_batches("pages", batch.batch_id)
     assert (found.progress.percent, found.tier_tasks[0].status, found.total_tiers) == (100.0, "COMPLETED", 1)
     assert batches.list_batches_buckets("pages", mixpeek.ListBatchesRequest()).total_count == 1
@@ -161,3 +164,18 @@ def test_the_generated_client_reads_collections_batches_and_tasks(
     api.delete_collection("copy")
     api.delete_collection("chunks")
     assert api.list_collections_get().total_count == 0
+
+
+def test_the_generated_client_cancels_batches(generated: Connect, client: Mixpeek) -> None:
+    source = {"type": "bucket", "bucket_ids": ["pages"]}
+    client.collections.create(name="chunks", source=source, feature_extractor=EXTRACTOR, auto=False)
+    gone = "http://127.0.0.1:1/never.txt"  # tried again and again: so the batch is open until it is cancelled
+    stored = client.buckets.upload("pages", url=gone, blob_property="content")
+    batches, by_id = mixpeek.BucketBatchesApi(generated()), mixpeek.BatchesApi(generated())
+    wanted = mixpeek.CreateBatchRequest(object_ids=[stored.object_id], auto_submit=True)
+    first, second = (batches.create_batch_buckets_batches("pages", wanted).batch_id for _ in range(2))
+    assert batches.cancel_batch_buckets_batches("pages", first).status == "CANCELED"
+    assert by_id.get_batch_by_id_batches(second).status in ("PENDING", "IN_PROGRESS")
+    assert by_id.cancel_batch_by_id_batches(second).status == "CANCELED"
+    with pytest.raises(ConflictException):
+        by_id.cancel_batch_by_id_batches(second)

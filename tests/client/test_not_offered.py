@@ -38,6 +38,26 @@ def test_every_operation_of_the_client_is_there_or_named() -> None:
     assert {name for name, _, _ in TABLE} - {"direct search"} == {feature.name for feature in named if feature}
 
 
+CONTENT = ("buckets", "bucket_objects", "bucket_uploads", "bucket_batches", "collections", "batches", "tasks")
+
+
+@pytest.mark.parametrize("resource", CONTENT)
+def test_every_method_for_content_that_is_offered_is_called_by_a_test(resource: str) -> None:
+    app = create_app(Settings(), "postgresql://nowhere")
+    ours = {(method, PARAMETER.sub("{}", path)) for path, method, _ in routes(app)}
+    source = (Path(mixpeek.__file__).parent / "api" / f"{resource}_api.py").read_text(encoding="utf-8")
+    serialized = re.split(r"    def _(\w+)_serialize\(", source)
+    operations = {name: OPERATION.search(body) for name, body in zip(serialized[1::2], serialized[2::2], strict=True)}
+    offered = {
+        name
+        for name, found in operations.items()
+        if found and (found.group(1), PARAMETER.sub("{}", found.group(2))) in ours
+    }
+    assert offered
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
+    assert {name for name in offered if f".{name}(" not in tests} == set()
+
+
 @pytest.mark.parametrize(
     ("method", "path", "feature"),
     [

@@ -5,6 +5,8 @@ from typing import Any
 
 from tests.http import Api, feature_search, search
 
+# A server, and the answers that it gives by path.
+Website = tuple[str, dict[str, tuple[int, bytes]]]
 SERVICE = "minilm_l6_v2"
 TEXTS: dict[str, Any] = {"properties": {"title": {"type": "string"}, "content": {"type": "text"}}}
 

@@ -1,16 +1,23 @@
 """What becomes of objects: made again when they change, gone with them, failed with a reason, made further."""
 
 import base64
-import http.server
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.content.managed import bucket, collection, documents, ended, extractor, promoted, put, quiet, searched
-from tests.data.emoji import drawing
+from tests.content.managed import (
+    Website,
+    bucket,
+    collection,
+    documents,
+    ended,
+    extractor,
+    promoted,
+    put,
+    quiet,
+    searched,
+)
 from tests.http import Api, feature_search, search
 
 FILES: dict[str, Any] = {
@@ -20,31 +27,6 @@ FILES: dict[str, Any] = {
 
 def texts(api: Api, name: str = "chunks") -> list[str]:
     return sorted(each["text"] for each in documents(api, name))
-
-
-@pytest.fixture(scope="module")
-def website() -> Iterator[tuple[str, dict[str, tuple[int, str]]]]:
-    """A server, and the answers that it gives by path."""
-    pages: dict[str, tuple[int, str]] = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, text = pages.get(self.path, (404, "none"))
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", pages
-        server.shutdown()
-        thread.join()
 
 
 def test_a_changed_object_gives_other_documents_in_place_of_its_old_ones(api: Api) -> None:
@@ -279,18 +261,16 @@ def test_rows_that_give_no_document_are_told_and_the_others_stored(api: Api) -> 
     assert [hit["sku"] for hit in found] == ["a", "c"]
 
 
-def test_a_url_is_fetched_when_it_is_processed_and_not_again(
-    api: Api, website: tuple[str, dict[str, tuple[int, str]]]
-) -> None:
+def test_a_url_is_fetched_when_it_is_processed_and_not_again(api: Api, website: Website) -> None:
     root, pages = website
     promoted(api)
     bucket(api)
     collection(api)
-    pages["/a.txt"] = (200, "From another server")
+    pages["/a.txt"] = (200, b"From another server")
     put(api, f"{root}/a.txt")
     quiet(api)
     assert texts(api) == ["From another server"]
-    pages["/a.txt"] = (200, "Changed there")
+    pages["/a.txt"] = (200, b"Changed there")
     ended(api, api("POST", "/collections/chunks/trigger", status=202)["task_id"])
     assert texts(api) == ["From another server"]
     asked = api("POST", "/collections/chunks/trigger", {"dedup_strategy": "replace"}, status=202)
@@ -298,23 +278,21 @@ def test_a_url_is_fetched_when_it_is_processed_and_not_again(
     assert texts(api) == ["Changed there"]
 
 
-def test_a_url_that_is_not_there_fails_and_one_that_may_come_is_tried_again(
-    api: Api, website: tuple[str, dict[str, tuple[int, str]]]
-) -> None:
+def test_a_url_that_is_not_there_fails_and_one_that_may_come_is_tried_again(api: Api, website: Website) -> None:
     root, pages = website
     promoted(api)
     bucket(api)
     collection(api)
     gone = put(api, f"{root}/gone.txt", title="gone")
     private = put(api, "http://10.0.0.1/private.txt", title="private")
-    pages["/busy.txt"] = (503, "")
+    pages["/busy.txt"] = (503, b"")
     busy = put(api, f"{root}/busy.txt", title="busy")
     deadline = time.monotonic() + 20
     while [api("GET", f"/buckets/pages/objects/{o['object_id']}")["status"] for o in (gone, private)] != ["FAILED"] * 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert api("GET", f"/buckets/pages/objects/{busy['object_id']}")["status"] == "PENDING"
-    pages["/busy.txt"] = (200, "Here at last")
+    pages["/busy.txt"] = (200, b"Here at last")
     quiet(api)
     assert texts(api) == ["Here at last"]
 
@@ -349,30 +327,3 @@ def test_two_tasks_may_wait_for_the_same_objects(api: Api) -> None:
         assert ended(api, asked["task_id"])["status"] == "COMPLETED"
     assert api("GET", "/collections/chunks")["indexing_status"] == "quiesced"
     assert api("GET", "/collections/chunks")["document_count"] == 40
-
-
-def test_images_are_found_by_words_and_by_images(api: Api) -> None:
-    api.standalone()
-    api.promote()
-    images = {"properties": {"name": {"type": "string"}, "picture": {"type": "image", "required": True}}}
-    bucket(api, "pictures", images)
-    feature = extractor(
-        "image_extractor",
-        parameters={"embedding_model": "emoji_minilm"},
-        field_passthrough=[{"source_path": "name"}],
-    )
-    made = collection(api, "seen", buckets=("pictures",), feature_extractor=feature)
-    uri = made["vector_indexes"][0]["feature_uri"]
-    assert uri == "mixpeek://image_extractor@v1/emoji_minilm"
-    names = ["red apple", "dog face", "airplane", "snowman"]
-    for name in names:
-        blob = {"property": "picture", "type": "image", "data": base64.b64encode(drawing(name)).decode()}
-        api("POST", "/buckets/pictures/objects", {"name": name, "blobs": [blob]})
-    assert quiet(api, "seen")["document_count"] == 4
-    found = documents(api, "seen")
-    assert {each["name"] for each in found} == set(names)
-    assert all(each["image"].startswith("blob:sha256:") and each["thumbnail"] != each["image"] for each in found)
-    by_image = search(uri, f"data:image/png;base64,{base64.b64encode(drawing('snowman')).decode()}", mode="content")
-    hits = api("POST", "/retrievers/execute", {"stages": [feature_search(by_image)]})["documents"]
-    assert hits[0]["name"] == "snowman"
-    assert {hit["name"] for hit in searched(api, "airplane", uri)} == set(names)

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from app.domain import documents, namespaces, pending, tasks, work, working
 from app.domain.documents import Document
 from app.domain.namespaces import NewVector
 from app.domain.runtime import Runtime
-from app.errors import Conflict, InferenceUnavailable
+from app.errors import Conflict, InferenceUnavailable, InvalidRequest, PgretrieveError, Problem
 from app.inference.registry import Inference
 from tests.fakes import FakeService, fake_vector, settings_of
 from tests.state import until
@@ -211,6 +211,45 @@ async def test_a_lease_that_ran_out_is_taken_by_another_and_ends_nothing_twice(p
     async with place.transaction() as conn:
         await work.finish(conn, taken)
     assert place.open() == []
+
+
+async def test_who_is_at_it_keeps_the_lease(place: Place) -> None:
+    place.runtime = replace(place.runtime, settings=settings_of(work_lease_s=5))
+    place.fake.hold = asyncio.Event()
+    await place.upsert("a title")
+    working_on = asyncio.create_task(place.work())
+    await place.fake.called.wait()
+    until_then = "SELECT leased_until, now() FROM pgretrieve.work WHERE namespace_id = %s"
+    ((first, _),) = place.query(until_then, place.name)
+    await until(lambda: place.query(until_then, place.name)[0][0] > first, seconds=10)
+    place.fake.hold.set()
+    assert await working_on == 1
+    assert place.open() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "pause"),
+    [
+        (InferenceUnavailable("busy", code="inference_busy", retryable=True, retry_after_seconds=90), 90),
+        (InferenceUnavailable("late", code="inference_unavailable"), 1),
+        (InvalidRequest([Problem(("texts", 0), "inference_refused", "Never.")]), None),
+    ],
+    ids=["rate limit", "time-out", "bad input"],
+)
+async def test_what_kind_of_error_it_was_says_when_it_is_tried_again(
+    place: Place, error: PgretrieveError, pause: float | None
+) -> None:
+    place.fake.error = error
+    await place.upsert("a title")
+    await place.work()
+    query = """SELECT extract(epoch FROM due_at - now())::float8, failed_at IS NOT NULL FROM pgretrieve.work
+        WHERE namespace_id = %s"""
+    ((due, dead),) = place.query(query, place.name)
+    assert dead is (pause is None)
+    if pause is not None:
+        assert pause - 1 < due <= pause
+        later = "SELECT scheduled_at > now() FROM pgretrieve_queue.procrastinate_jobs WHERE args->>'namespace_id' = %s"
+        assert (True,) in place.query(later, place.name)
 
 
 async def test_what_ends_its_workers_is_a_dead_letter(place: Place) -> None:
