@@ -13,7 +13,8 @@ from rich.table import Table
 from app.demo.telling import Api, console, show, step
 
 PICTURES = "emoji_minilm"
-QUESTIONS = ("my bread dough does not rise", "record a conversation", "clean up the tags of my songs")
+QUESTIONS = ("see the planets tonight", "water my plants", "my songs show up under the wrong album")
+SIGHTS = ("a boat on the sea", "a wild cat", "fruit", "musical instrument")
 LIKE = "tiger-face.png"
 ENDED = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED")
 
@@ -21,10 +22,10 @@ ENDED = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED")
 def run(api: Api, index: str) -> None:
     """A bucket and a collection into the promoted index, files, and a search over all; then pictures."""
     step(8, f"A bucket, and a collection that fills the promoted index “{index}” with chunks of its files")
-    schema = {"properties": {"file": {"type": "text", "required": True}}}
+    schema = {"properties": {"name": {"type": "string"}, "file": {"type": "text", "required": True}}}
     api("POST", "/buckets", {"bucket_name": "guides", "bucket_schema": schema})
     parameters = {"split_by": "markdown", "chunk_size": 80, "vector_index": index}
-    show(_collection(api, "guide_chunks", "guides", "text_extractor", parameters))
+    _collection(api, "guide_chunks", "guides", "text_extractor", parameters)
 
     step(9, "New files: they are read, cut, embedded in the background; the task tells how far it is")
     for file in _files(".md", ".html", ".txt"):
@@ -32,15 +33,17 @@ def run(api: Api, index: str) -> None:
     _wait(api, "guide_chunks", "guides")
 
     step(10, "One search finds what was upserted as vectors, and what came as files")
-    table = Table("query", "score", "what", "text")
+    table = Table("query", "score", "found in", "text")
     for question in QUESTIONS:
         for n, hit in enumerate(_search(api, index, {"input_mode": "text", "value": question})["documents"][:3]):
-            what = "file" if "source_object_id" in hit else "application"
-            text = hit.get("text") or f"{hit['name']}: {hit['summary']}"
-            table.add_row(question if n == 0 else "", f"{hit['score']:.4f}", what, _short(text), end_section=n == 2)
+            is_file = "source_object_id" in hit
+            text = _short(hit["text"]) if is_file else f"{hit['name']}: {hit['summary']}"
+            found_in = f"the file {hit['name']}" if is_file else "the applications"
+            table.add_row(question if n == 0 else "", f"{hit['score']:.2f}", found_in, text, end_section=n == 2)
     console.print(table)
 
-    step(11, f"Pictures, by a small model of drawings that comes with the package ({PICTURES})")
+    step(11, f"Pictures: the same with the service {PICTURES}, which comes with the package")
+    console.print("   [dim]A small model, to try things out: it knows drawings of emoji, and no photographs.[/]")
     schema = {"properties": {"name": {"type": "string"}, "picture": {"type": "image", "required": True}}}
     api("POST", "/buckets", {"bucket_name": "pictures", "bucket_schema": schema})
     _collection(api, "seen", "pictures", "image_extractor", {"embedding_model": PICTURES})
@@ -50,20 +53,27 @@ def run(api: Api, index: str) -> None:
     uri = f"mixpeek://image_extractor@v1/{PICTURES}"
     picture = base64.b64encode(files("app.demo").joinpath("files", LIKE).read_bytes()).decode()
     found = Table("query", "best", "second", "third")
-    for question in ("a boat on the sea", "something to eat", "rain"):
+    for question in SIGHTS:
         found.add_row(f"“{question}”", *_names(api, uri, {"input_mode": "text", "value": question}))
     like = {"input_mode": "content", "value": f"data:image/png;base64,{picture}"}
     found.add_row(f"the picture {LIKE}", *_names(api, uri, like))
     console.print(found)
 
 
-def _collection(api: Api, name: str, bucket: str, extractor: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    feature: dict[str, Any] = {"feature_extractor_name": extractor, "version": "v1", "parameters": parameters}
-    if extractor == "image_extractor":
-        feature |= {"field_passthrough": [{"source_path": "name"}]}
+def _collection(api: Api, name: str, bucket: str, extractor: str, parameters: dict[str, Any]) -> None:
+    mapped = {"image": "picture"} if extractor == "image_extractor" else {"text": "file"}
+    feature = {
+        "feature_extractor_name": extractor,
+        "version": "v1",
+        "parameters": parameters,
+        "input_mappings": mapped,
+        "field_passthrough": [{"source_path": "name"}],
+    }
     source = {"type": "bucket", "bucket_ids": [bucket]}
     made = api("POST", "/collections", {"collection_name": name, "source": source, "feature_extractor": feature})
-    return {key: made[key] for key in ("collection_name", "vector_indexes")}
+    index = made["vector_indexes"][0]["index"]
+    fills = f"{index['name']} ({index['dimensions']} dimensions), by {index['inference_name']}"
+    show({"bucket": bucket, "collection": name, "made by": extractor, "fills": fills})
 
 
 def _files(*endings: str) -> list[Traversable]:
@@ -106,5 +116,5 @@ def _names(api: Api, uri: str, query: dict[str, Any]) -> list[str]:
 
 
 def _short(text: str, most: int = 90) -> str:
-    words = " ".join(text.split())
+    words = " ".join(text.replace("#", "").split())
     return words if len(words) <= most else f"{words[:most].rsplit(' ', 1)[0]} …"

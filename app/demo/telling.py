@@ -17,6 +17,9 @@ class Api:
         headers = {"Authorization": f"Bearer {key}", "X-Namespace": NAMESPACE}
         self._http = httpx.Client(base_url=f"{base_url}/v1", headers=headers, timeout=60)
 
+    def close(self) -> None:
+        self._http.close()
+
     def __call__(self, method: str, path: str, body: Any = None, *, may_miss: bool = False) -> dict[str, Any]:
         answer = self._http.request(method, path, json=body)
         if answer.status_code == 404 and may_miss:

@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 from rich.syntax import Syntax
@@ -26,8 +27,15 @@ Embedder = Callable[[Sequence[str]], list[list[float]]]
 
 def run(base_url: str, key: str, settings: Settings) -> None:
     """Run the whole walk and print what it did."""
-    api, apps, embed = Api(base_url, key), load_apps(), embedder(settings)
     started = time.perf_counter()
+    with closing(Api(base_url, key)) as api:
+        _walk(api, settings)
+        managed.run(api, INDEX)
+    console.print(f"\nDone in {time.perf_counter() - started:.1f} s.")
+
+
+def _walk(api: Api, settings: Settings) -> None:
+    apps, embed = load_apps(), embedder(settings)
     api("DELETE", f"/namespaces/{NAMESPACE}", may_miss=True)
 
     step(1, "A standalone namespace: a Postgres schema with one vector column")
@@ -61,6 +69,9 @@ def run(base_url: str, key: str, settings: Settings) -> None:
         "add_vectors": [{"name": "icon", "dimension": 512, "metric": "cosine", "inference_service": "clip_vit_b32"}],
     }
     show(api("POST", f"/namespaces/{NAMESPACE}/promote", promotion))
+    console.print(
+        "   [dim]“icon” stays empty here, for clip_vit_b32 needs a checkpoint; step 11 has pictures without one.[/]"
+    )
 
     step(5, "The same retriever, flipped to text: the service embeds the words")
     api("POST", "/retrievers", _retriever({"input_mode": "text", "value": "{{INPUT.q}}"}, "string"))
@@ -76,9 +87,6 @@ def run(base_url: str, key: str, settings: Settings) -> None:
 
     step(7, "The SQL that ran for step 5")
     console.print(Syntax(after["explain_plan"]["statement"], "sql", word_wrap=True, background_color="default"))
-
-    managed.run(api, INDEX)
-    console.print(f"\nDone in {time.perf_counter() - started:.1f} s.")
 
 
 def serve_on(base_url: str, key_file: str | None, url: str) -> None:

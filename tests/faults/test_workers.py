@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -50,10 +51,14 @@ class Workers:
         victim.kill()
         victim.wait()
 
-    def stop(self) -> list[int]:
-        """Tell them to stop; their exit codes."""
+    def tell(self) -> None:
+        """Tell them to stop."""
         for process in self._running:
             process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> list[int]:
+        """The same; their exit codes."""
+        self.tell()
         return [process.wait(30) for process in self._running]
 
 
@@ -77,13 +82,7 @@ async def test_killed_workers_and_a_failing_provider_lose_and_double_nothing(
 ) -> None:
     url, made = runtime
     name = "faults"
-    options = {"base_url": openai.base_url, "api_key_ref": SECRET, "send_dimensions": True}
-    service = Definition("small", "openai", "text-embedding-3-small", 64, options)
-    vector = NewVector("text", 64, inference_service=service.name, source_field="title")
-    async with transaction(made.engine, made.settings) as conn:
-        await services.create(conn, made.inference, service, made.settings, "test")
-        await namespaces.create(conn, made.settings, mode="managed", namespace_id=name, vectors=[vector])
-    openai.requests.clear()
+    await prepare(made, openai, name)
     openai.statuses = [200, 429, 500, 200, 503]  # and 503 until it is well again
     workers = Workers(environment(url, openai))
     try:
@@ -109,12 +108,50 @@ async def test_killed_workers_and_a_failing_provider_lose_and_double_nothing(
     assert 0 in codes
     assert set(codes) <= {0, -signal.SIGTERM}
     assert dead(url, name) == 0
-    for document_id, title, found in vectors(url, name):
+    stored = vectors(url, name)
+    assert len(stored) == COUNT
+    for document_id, title, found in stored:
         assert np.allclose(found, embedded(title, 1536, 64), atol=1e-6), document_id
     asked = [text for request in openai.requests for text in request["input"]]
     assert len(set(asked)) == COUNT
     failed = 5 * BATCH * (1 + made.settings.inference_retries)
     assert len(asked) <= COUNT + KILLS * 2 * BATCH + failed
+
+
+async def test_workers_that_are_told_to_stop_end_what_they_have_begun(
+    runtime: tuple[str, Runtime], openai: OpenAIServer
+) -> None:
+    url, made = runtime
+    name = "stopping"
+    await prepare(made, openai, name)
+    openai.hold, workers = threading.Event(), Workers(environment(url, openai))
+    openai.came.clear()
+    workers.start()
+    try:
+        async with transaction(made.engine, made.settings) as conn:
+            catalog = await namespaces.lock_catalog(conn, name, exclusive=False)
+            await documents.upsert(conn, catalog, [Document("d", {}, b'{"title": "a"}')], made.settings)
+        assert await asyncio.to_thread(openai.came.wait, 60)
+        workers.tell()
+    finally:
+        openai.hold.set()
+        openai.hold = None
+        codes = workers.stop()
+    assert 0 in codes
+    assert open_work(url, name) == 0
+    assert [(document_id, len(vector)) for document_id, _, vector in vectors(url, name)] == [("d", 64)]
+    assert len(openai.requests) == 1
+
+
+async def prepare(made: Runtime, openai: OpenAIServer, name: str) -> None:
+    """A namespace whose index `text` embeds titles through the endpoint."""
+    options = {"base_url": openai.base_url, "api_key_ref": SECRET, "send_dimensions": True}
+    service = Definition("small", "openai", "text-embedding-3-small", 64, options)
+    vector = NewVector("text", 64, inference_service=service.name, source_field="title")
+    async with transaction(made.engine, made.settings) as conn:
+        await services.create(conn, made.inference, service, made.settings, "test")
+        await namespaces.create(conn, made.settings, mode="managed", namespace_id=name, vectors=[vector])
+    openai.requests.clear()
 
 
 def environment(url: str, openai: OpenAIServer) -> dict[str, str]:
@@ -158,6 +195,4 @@ async def until_stored(runtime: Runtime, url: str, name: str, count: int) -> Non
 def vectors(url: str, name: str) -> list[tuple[str, str, list[float]]]:
     text = sql.SQL("SELECT document_id, payload->>'title', text::real[] FROM {} ORDER BY document_id")
     with psycopg.connect(url) as conn:
-        found = conn.execute(text.format(sql.Identifier(name, "documents"))).fetchall()
-    assert len(found) == COUNT
-    return found
+        return conn.execute(text.format(sql.Identifier(name, "documents"))).fetchall()
