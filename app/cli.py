@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app import __version__, service
 from app.commands.doctor import doctor
 from app.commands.keys import keys
 from app.commands.options import data_dir_option, settings_of
+from app.commands.settings import settings as show_settings
 from app.commands.worker import worker
 from app.db import migrate as migrations
 from app.demo import walkthrough
@@ -32,6 +34,8 @@ class PlainErrors(click.Group):
         except ValidationError as error:
             lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise click.ClickException("These settings are wrong:\n  " + "\n  ".join(lines)) from None
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=PlainErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -118,6 +122,7 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 main.add_command(keys)
 main.add_command(doctor)
 main.add_command(worker)
+main.add_command(show_settings)
 
 if __name__ == "__main__":
     main()

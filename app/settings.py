@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
+
+from app.settings_operation import Operation
 
 
-class Settings(BaseSettings):
+class Settings(Operation):
     """What a deployment can choose. Times are in the unit that the name ends with."""
 
     model_config = SettingsConfigDict(env_prefix="PGRETRIEVE_", frozen=True, extra="ignore", populate_by_name=True)
@@ -333,10 +336,8 @@ class Settings(BaseSettings):
         "since whoever writes a retriever chooses where its requests go.",
     )
 
-    # Operation
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
-    key_cache_s: float = Field(
-        5.0,
-        ge=0,
-        description="How long a process trusts an API key it has checked; revoking takes that long.",
-    )
+
+def ordered() -> list[tuple[str, FieldInfo]]:
+    """Every setting, this class's own first."""
+    own = Settings.__annotations__
+    return sorted(Settings.model_fields.items(), key=lambda field: field[0] not in own)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.text import Text
 
@@ -38,6 +39,8 @@ def _findings(data_dir: Path | None) -> list[Finding]:
     except ValidationError as error:
         todo = "docs/settings.md has every setting with what it takes."
         return [fail("settings", f"{'.'.join(map(str, e['loc']))}: {e['msg']}", todo) for e in error.errors()]
+    except SettingsError as error:
+        return [fail("settings", str(error), "docs/settings.md says how settings come from files.")]
 
 
 def _print(finding: Finding) -> None:

@@ -1,13 +1,18 @@
-"""Secrets are references: a definition holds the name of an environment variable, never a value.
+"""Secrets are references: a definition holds the name of an environment variable (or of one whose file is named by
+`NAME_FILE`), never a value.
 
 A prefix keeps definitions from reading any other variable of the process, such as the database's password.
 """
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
+from pydantic_settings import SettingsError
+
 from app.settings import Settings
+from app.settings_files import from_file
 
 OPENAI = "OPENAI_API_KEY"  # the reference of the services that the installation brings; not for stored ones
 
@@ -30,7 +35,9 @@ def resolve(name: str, settings: Settings) -> str:
         return key.get_secret_value().strip() if key else ""
     if bad_reference(name, settings):
         return ""
-    return os.environ.get(name, "").strip()
+    with suppress(SettingsError):  # a file that cannot be read is a secret that is not there
+        return (os.environ.get(name) or from_file(name) or "").strip()
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
