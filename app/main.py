@@ -7,6 +7,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from app import tracing
 from app.api import (
     aggregation,
     backfills,
@@ -23,6 +24,7 @@ from app.api import (
     health,
     index_mappings,
     inference,
+    metrics,
     model_migrations,
     namespace_lists,
     namespace_operations,
@@ -42,6 +44,8 @@ from app.api import (
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
 from app.api.problems import HANDLERS
+from app.api.request_log import RequestLog, answered
+from app.api.traces import traced
 from app.api.watch import Watch
 from app.api.wire import AnyJson
 from app.db.engine import create_engine, transaction
@@ -58,11 +62,13 @@ def create_app(
     """The application on the database at `url`. The schema is checked before, by `app.service`."""
     runtime = Runtime(settings, create_engine(url, settings), inference_services or Inference.from_settings(settings))
     keyring = Keyring(runtime)
+    traces = tracing.provider(settings, "api")
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.callback(tracing.stop, traces)
             stack.push_async_callback(runtime.close)
             await _prepare(runtime, root_key)
             await stack.enter_async_context(keyring.noting_uses())
@@ -110,9 +116,15 @@ def create_app(
         guards=[require_key],
     )
     app = Litestar(
-        route_handlers=[v1, uploads.receive, health.router, openapi.openapi_json, openapi.assets()],
+        route_handlers=[v1, uploads.receive, health.router, metrics.router, openapi.openapi_json, openapi.assets()],
         lifespan=[lifespan],
-        middleware=[lambda app: Watch(app, settings.request_timeout_s)],
+        middleware=[
+            lambda app: RequestLog(app, access_log=settings.access_log),
+            *traced(traces),
+            *([metrics.REQUESTS.middleware] if settings.metrics else []),
+            lambda app: Watch(app, settings.request_timeout_s),
+        ],
+        before_send=[answered],
         dependencies={"runtime": Provide(provide_runtime)},
         exception_handlers=HANDLERS,
         logging_config=None,

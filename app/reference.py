@@ -35,10 +35,10 @@ def settings_page() -> str:
         default = "the user's data directory" if name == "data_dir" else _shown(field.default)
         rows.append(f"| `{variable(name, field)}` | {default} | {field.description} |")
     text = (
-        "# Settings\n\nRead once from the environment, at start. Flags of `pgretrieve` win over them. Each may come from "
-        "a file instead:\n`NAME_FILE` is the path of a file with the value of `NAME`, as secrets of Docker and Kubernetes "
-        "are; so may the\nsecrets (`PGRETRIEVE_SECRET_…`) that services refer to. `pgretrieve settings` shows all of "
-        "them, and where each comes\nfrom.\n\n"
+        "# Settings\n\nRead once from the environment, at start. Flags of `pgretrieve` win over them. Each may come "
+        "from a file instead:\n`NAME_FILE` is the path of a file with the value of `NAME`, as secrets of Docker and "
+        "Kubernetes are; so may the\nsecrets (`PGRETRIEVE_SECRET_…`) that services refer to. `pgretrieve settings` "
+        "shows all of them, and where each comes\nfrom.\n\n"
     )
     return GENERATED + text + "\n".join(rows) + "\n"
 

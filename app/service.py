@@ -63,7 +63,7 @@ def existing_database(settings: Settings) -> Iterator[str]:
 
 def _check(url: str) -> None:
     try:
-        with psycopg.connect(url, connect_timeout=10) as conn:
+        with psycopg.connect(url, connect_timeout=10, application_name="pgretrieve-cli") as conn:
             check_server(conn)
     except psycopg.OperationalError as error:
         raise Unavailable(f"The database cannot be reached: {error}", code="database_unavailable") from None

@@ -31,7 +31,7 @@ def run_offline() -> None:
 
 def run_online() -> None:
     url = make_url(database_url()).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, poolclass=pool.NullPool)
+    engine = create_engine(url, poolclass=pool.NullPool, connect_args={"application_name": "pgretrieve-migrate"})
     with engine.begin() as connection:
         # Waits for another migrator rather than failing beside it; bounded by the statement timeout.
         connection.execute(text("SET LOCAL statement_timeout = '10min'"))

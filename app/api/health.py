@@ -1,10 +1,11 @@
 """/health: whether the process lives, and whether it can serve."""
 
+from typing import Any
+
 from litestar import Router, get
 
 from app.api.wire import RuntimeDep
-from app.db.engine import connection
-from app.db.statements import statement
+from app.domain import vitals
 
 
 @get("/live", scope="open", operation_id="live")
@@ -14,11 +15,10 @@ async def live() -> dict[str, str]:
 
 
 @get("/ready", scope="open", operation_id="ready")
-async def ready(runtime: RuntimeDep) -> dict[str, str]:
-    """The database answers too; 503 when it does not."""
-    async with connection(runtime.engine) as conn:
-        await conn.execute(statement("ping"))
-    return {"status": "ok"}
+async def ready(runtime: RuntimeDep) -> dict[str, Any]:
+    """The database answers in time, with the schema that this version needs, and (with PGRETRIEVE_HEALTH_WORKER) some
+    worker lives; 503 with what is wrong otherwise. Asked once a second, however often it is called."""
+    return {"status": "ok", "checks": await vitals.ready(runtime)}
 
 
 router = Router("/health", route_handlers=[live, ready], tags=["Health"])

@@ -21,7 +21,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def settings_of(**chosen: Any) -> Settings:
     """The settings of the environment, but for options that were given."""
     settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     return settings
 
 

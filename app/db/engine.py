@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.db.statements import statement
 from app.errors import Unavailable
 from app.settings import Settings
+from app.telemetry import origin
 
 
-def create_engine(url: str, settings: Settings, *, application_name: str = "pgretrieve") -> AsyncEngine:
+def create_engine(url: str, settings: Settings, *, application_name: str = "pgretrieve-api") -> AsyncEngine:
     """The pool. Vectors travel in binary: pgvector's adapters are registered on each new connection."""
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
@@ -85,10 +86,10 @@ async def transaction(
     """
     async with connection(engine) as conn, conn.begin() as begun:
         limits = {
-            "statement": settings.statement_timeout_ms,
-            "lock": lock_timeout_ms or settings.statement_timeout_ms,
+            "statement": f"{settings.statement_timeout_ms}ms",
+            "lock": f"{lock_timeout_ms or settings.statement_timeout_ms}ms",
         }
-        await conn.execute(statement("set_time_limits"), {name: f"{ms}ms" for name, ms in limits.items()})
+        await conn.execute(statement("set_time_limits"), {**limits, "origin": origin.get() or None})
         yield conn
         if not keep:
             await begun.rollback()

@@ -48,7 +48,8 @@ def knows(other: str) -> bool:
 
 def check_current(url: str) -> None:
     """Refuse a database whose schema is not the one that this code was written for."""
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool)
+    target, name = make_url(url).set(drivername="postgresql+psycopg"), {"application_name": "pgretrieve-cli"}
+    engine = create_engine(target, poolclass=pool.NullPool, connect_args=name)
     with engine.connect() as conn:
         current = revision(conn)
     if current != head():

@@ -1,5 +1,6 @@
 """What a process holds for its life, handed down as one argument: settings, the pool, the services, and caches."""
 
+import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.errors import Unavailable
 from app.extractors.isolated import Pool
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog
@@ -88,6 +90,17 @@ class Known:
     given_up: float = 0.0
 
 
+@dataclass(slots=True)
+class Vitals:
+    """What was last found out about the database and the queue, and until when that is believed."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    queue: dict[str, float] = field(default_factory=dict)
+    queue_until: float = 0.0
+    ready: dict[str, str] | Unavailable | None = None
+    ready_until: float = 0.0
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One for each process. The caches never answer for a change that is committed: statements check versions."""
@@ -99,7 +112,12 @@ class Runtime:
     adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
     estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))
     filter_uses: Bounded[Hashable, int] = field(default_factory=lambda: Bounded(10_000))  # of fields without an index
+    explaining: set[asyncio.Task[None]] = field(default_factory=set)  # slow statements, for the log
     sampled: Bounded[Hashable, bool] = field(default_factory=lambda: Bounded(10_000))  # queries of migrations, by hash
+
+    @cached_property
+    def vitals(self) -> Vitals:
+        return Vitals()
 
     @cached_property
     def blobs(self) -> BlobStore:

@@ -5,7 +5,8 @@ from functools import partial
 
 import msgspec
 
-from app.domain import comparing, planning
+from app import metrics
+from app.domain import comparing, planning, slow_statements
 from app.domain.embedding import embed_one
 from app.domain.planning import Planned, Request
 from app.domain.runtime import Prepared, Runtime
@@ -34,7 +35,12 @@ async def run_statement(
     limit_ms = min(limit_ms, planned.plan.timeout_ms or limit_ms)
     limits = {"statement_timeout": f"{limit_ms}ms"}
     request.observe("statement", {"segment": n, "plan": planned.plan, "values": {**values, **page.binds()}})
+    before = timings.phases.get("db", 0.0)
     found = await execute(runtime.engine, planned.plan, prepared.versions, values, page, limits, timings)
+    took = timings.phases["db"] - before
+    slow_statements.note(runtime, prepared, planned.plan, {**values, **page.binds()}, took)
+    for choice in planned.choices.values():
+        metrics.searches.labels(choice.strategy).inc()
     planning.refuse_missing(found.told)
     planning.learn(runtime, planned, found.told)
     if prepared.catalog.compared:

@@ -17,6 +17,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from app import metrics
 from app.errors import InferenceUnavailable, InvalidRequest, PgretrieveError, Problem
 from app.inference.base import Answer, ImageService, PassingFailure, Service, ServiceInfo, Task
 from app.inference.gate import Gate
@@ -109,7 +110,23 @@ async def answered(
     setting: str = "PGRETRIEVE_INFERENCE_TIMEOUT_S",
 ) -> T:
     """What `once` answers, tried again where its failure may pass; `limit` seconds for all of it: waiting for a turn,
-    trying, backing off. `setting` is what bounds it."""
+    trying, backing off. `setting` is what bounds it. Counted by the name."""
+    outcome = "failed"
+    try:
+        with metrics.service_seconds.labels(name).time():
+            found = await _answered(name, once, gate, limit, retries, setting)
+        outcome = "ok"
+        return found
+    except InvalidRequest:  # what was sent is at fault
+        outcome = "refused"
+        raise
+    finally:
+        metrics.service_calls.labels(name, outcome).inc()
+
+
+async def _answered(
+    name: str, once: Callable[[], Awaitable[T]], gate: Gate | None, limit: float, retries: int, setting: str
+) -> T:
     deadline = asyncio.get_running_loop().time() + limit
 
     async def timed() -> T:

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app import tracing
 from app.db.engine import create_engine, transaction
 from app.domain import work
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs.queue import worker_app
 from app.jobs.tasks import register, revive_jobs
+from app.jobs.watching import metrics_served, watched
 from app.settings import Settings
 
 
@@ -18,7 +20,9 @@ async def drain(url: str, runtime: Runtime) -> None:
     app = worker_app(url)
     register(app, url, runtime)
     async with app.open_async():
-        await app.run_worker_async(wait=False, install_signal_handlers=False, listen_notify=False)
+        await app.run_worker_async(
+            wait=False, install_signal_handlers=False, listen_notify=False, worker_middleware=[watched]
+        )
 
 
 @asynccontextmanager
@@ -27,11 +31,14 @@ async def alone(url: str, settings: Settings) -> AsyncIterator[None]:
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
     engine = create_engine(url, settings, application_name="pgretrieve-worker")
     runtime = Runtime(settings, engine, Inference.from_settings(settings))
+    traces = tracing.provider(settings, "worker")
     try:
-        async with running(direct, runtime):
-            yield
+        with metrics_served(runtime):
+            async with running(direct, runtime):
+                yield
     finally:
         await runtime.close()
+        tracing.stop(traces)
 
 
 @asynccontextmanager
@@ -49,6 +56,7 @@ async def running(url: str, runtime: Runtime) -> AsyncIterator[None]:
             concurrency=settings.worker_concurrency,
             shutdown_graceful_timeout=settings.worker_stop_s,
             delete_jobs="successful",
+            worker_middleware=[watched],
         )
         worker = asyncio.create_task(options, name="worker")
         try:

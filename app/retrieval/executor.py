@@ -15,7 +15,7 @@ from app.retrieval.plan import After, Bind, Embed, Estimate, Inputs, Plan
 from app.retrieval.searches.query import Content, to_embed, with_vectors
 from app.retrieval.templates import MissingInput, fill, input_names
 from app.retrieval.vectors import Vector
-from app.telemetry import Timings
+from app.telemetry import Timings, origin
 
 INPUTS = ("body", "inputs")
 EXPLAIN = b"EXPLAIN (FORMAT JSON) "
@@ -172,6 +172,9 @@ def _by_stage(plan: Plan, told: str | None) -> dict[str, dict[str, Any]]:
 
 
 def set_local(settings: Mapping[str, str]) -> tuple[Any, list[str]]:
-    """One statement that sets everything for this transaction alone, so that poolers may share the connection."""
+    """One statement that sets everything for this transaction alone, so that poolers may share the connection; and
+    says whose it is."""
+    if told := origin.get():
+        settings = {**settings, "application_name": told}
     calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     return f"SELECT {calls}", [part for item in settings.items() for part in item]

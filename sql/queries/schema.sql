@@ -7,8 +7,10 @@ SELECT to_regclass('pgretrieve.alembic_version') IS NOT NULL;
 SELECT version_num FROM pgretrieve.alembic_version;
 
 -- set_time_limits --
--- Bounds every wait of the transaction that runs it. SET LOCAL, so that poolers in transaction mode work.
-SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true);
+-- Bounds every wait of the transaction that runs it, and says in pg_stat_activity which request or job it belongs to.
+-- SET LOCAL, so that poolers in transaction mode work.
+SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),
+    set_config('application_name', coalesce(CAST(:origin AS text), current_setting('application_name')), true);
 
 -- ping --
 -- Whether the database answers.
