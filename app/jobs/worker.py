@@ -29,7 +29,7 @@ async def drain(url: str, runtime: Runtime) -> None:
 async def alone(url: str, settings: Settings) -> AsyncIterator[None]:
     """A worker with a pool and services of its own."""
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
-    engine = create_engine(url, settings, application_name="pgretrieve-worker")
+    engine = create_engine(direct, settings, application_name="pgretrieve-worker")
     runtime = Runtime(settings, engine, Inference.from_settings(settings))
     traces = tracing.provider(settings, "worker")
     try:
