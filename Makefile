@@ -40,6 +40,9 @@ test-pg16: .venv/test ## Run the tests of the database on PostgreSQL 16, the old
 test-pgbouncer: .venv/test ## Run the tests behind PgBouncer in transaction mode; needs Debian's pgbouncer.
 	@$(BIN)/python -m pytest -m pgbouncer tests/db/test_pgbouncer.py $(ARGS)
 
+contract: .venv/test ## Run tests of the code before the newest migration on the schema that it makes.
+	@$(BIN)/python -m tests.previous $(ARGS)
+
 format: .venv/test ## Format the code.
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
@@ -72,4 +75,4 @@ lock: .venv/test ## Write the lock files anew from pyproject.toml.
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 --extra test pyproject.toml -o requirements-test.lock
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --python-version 3.11 --extra clip pyproject.toml -o requirements-clip.lock
 
-.PHONY: help demo serve test test-pg16 test-pgbouncer format check bench campaign docs schema lock bench-filtered
+.PHONY: help demo serve test test-pg16 test-pgbouncer contract contract format check bench campaign docs schema lock bench-filtered

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+from rich.console import Console
+from rich.progress import Progress
 
 from app import __version__, service
 from app.commands.doctor import doctor
@@ -17,6 +19,7 @@ from app.commands.options import data_dir_option, settings_of
 from app.commands.settings import settings as show_settings
 from app.commands.worker import worker
 from app.db import migrate as migrations
+from app.db import namespace_migrations
 from app.demo import walkthrough
 from app.errors import InvalidRequest, PgretrieveError
 
@@ -91,15 +94,21 @@ def serve(host: str | None, port: int | None, data_dir: Path | None, worker: boo
 @data_dir_option
 @click.option("--sql", is_flag=True, help="Print the statements instead of running them.")
 def migrate(data_dir: Path | None, sql: bool) -> None:
-    """Bring the database to the newest schema."""
+    """Bring the database to the newest schema; then, in batches, every namespace. What is interrupted goes on."""
     settings = settings_of(data_dir=data_dir)
     if sql:
         migrations.upgrade("", sql=True)
         return
     direct = settings.direct_database_url or settings.database_url
     with service.database(settings) as url:
-        migrations.upgrade(direct.get_secret_value() if direct else url)
-    click.echo(f"The schema is at revision {migrations.head()}.")
+        target = direct.get_secret_value() if direct else url
+        migrations.upgrade(target)
+        click.echo(f"The schema is at revision {migrations.head()}.")
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("Changing namespaces", total=None, visible=False)
+            namespace_migrations.run(
+                target, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+            )
 
 
 @main.command()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psycopg
 import uvicorn
 
-from app.db import embedded, migrate
+from app.db import embedded, migrate, namespace_migrations
 from app.db.embedded import EmbeddedServer
 from app.db.requirements import check_server
 from app.domain import root_key as root_keys
@@ -35,6 +35,7 @@ def database(settings: Settings) -> Iterator[str]:
     with EmbeddedServer(settings.data_dir, settings=connections) as server:
         _check(server.url)
         migrate.upgrade(server.url)
+        namespace_migrations.run(server.url)
         yield server.url
 
 

@@ -969,6 +969,7 @@ CREATE TABLE pgretrieve.namespaces (
     settings jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    schema_revision integer DEFAULT 0 NOT NULL,
     CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
 );
 
@@ -993,6 +994,8 @@ COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation req
 COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
 
 COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.schema_revision IS 'The last change of namespaces'' schemas (migrations/namespaces) that this one has had.';
 
 CREATE VIEW pgretrieve.vector_provenance AS
  SELECT n.namespace_id,
@@ -2016,6 +2019,8 @@ CREATE INDEX model_migrations_namespace ON pgretrieve.model_migrations USING btr
 CREATE UNIQUE INDEX model_migrations_open ON pgretrieve.model_migrations USING btree (namespace_id, index_name) WHERE (state <> ALL (ARRAY['finished'::text, 'canceled'::text]));
 
 CREATE INDEX namespace_identifiers_namespace ON pgretrieve.namespace_identifiers USING btree (namespace_id);
+
+CREATE INDEX namespaces_schema_revision ON pgretrieve.namespaces USING btree (schema_revision, namespace_id);
 
 CREATE INDEX object_blobs_sha256 ON pgretrieve.object_blobs USING btree (sha256);
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db import ddl
+from app.db import ddl, namespace_migrations
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
 from app.db.statements import as_json, statement
 from app.domain import access, sources
@@ -198,6 +198,7 @@ async def insert(conn: AsyncConnection, *, namespace_id: str, namespace_name: st
     """The namespace's row and identifiers; the name of its schema, which is not there yet."""
     schema = await _free_schema(conn, namespace_id)
     binds = {"namespace_id": namespace_id, "namespace_name": namespace_name, "schema": schema, **row}
+    binds["schema_revision"] = namespace_migrations.newest()
     try:
         await conn.execute(statement("insert_namespace"), binds)
         await insert_identifiers(conn, namespace_id, [namespace_id, namespace_name])

@@ -102,6 +102,7 @@ class Catalog:
     sources: tuple[Source, ...] = ()
     shadows: tuple[VectorConfig, ...] = ()  # written like the others, and not searched
     collections: Mapping[str, str] = field(default_factory=dict)  # ids of those that are processed, by their names
+    schema_revision: int = 0  # the last change of namespaces' schemas that this one has had
     compared: tuple[str, ...] = ()  # the indexes whose text queries a migration of models samples
 
     @cached_property

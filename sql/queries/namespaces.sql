@@ -45,7 +45,7 @@ SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.vers
         FROM pgretrieve.collections k WHERE k.namespace_id = n.namespace_id), '{}') AS collections,
     ARRAY(SELECT g.index_name FROM pgretrieve.model_migrations g
         WHERE g.namespace_id = n.namespace_id AND g.state = 'comparing') AS compared,
-    coalesce(l.fields, '[]')::text AS lexical_fields, coalesce(l.state = 'ready', false) AS lexical_ready
+    n.schema_revision, coalesce(l.fields, '[]')::text AS lexical_fields, coalesce(l.state = 'ready', false) AS lexical_ready
 FROM pgretrieve.namespace_identifiers i JOIN pgretrieve.namespaces n USING (namespace_id)
 LEFT JOIN pgretrieve.lexical_indexes l USING (namespace_id)
 WHERE i.identifier = :identifier
@@ -85,8 +85,10 @@ WHERE CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS 
 SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema);
 
 -- insert_namespace --
-INSERT INTO pgretrieve.namespaces (namespace_id, namespace_name, schema_name, mode, dynamic_vector_indexes, description, settings)
-VALUES (:namespace_id, :namespace_name, :schema, :mode, :dynamic, :description, CAST(:settings AS jsonb));
+INSERT INTO pgretrieve.namespaces (namespace_id, namespace_name, schema_name, schema_revision, mode,
+    dynamic_vector_indexes, description, settings)
+VALUES (:namespace_id, :namespace_name, :schema, :schema_revision, :mode, :dynamic, :description,
+    CAST(:settings AS jsonb));
 
 -- insert_namespace_identifiers --
 -- Fails on an identifier that any namespace has as its id or its name.
