@@ -44,11 +44,13 @@ from app.api import (
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
 from app.api.problems import HANDLERS
+from app.api.replicas import Replicas
 from app.api.request_log import RequestLog, answered
 from app.api.traces import traced
 from app.api.watch import Watch
 from app.api.wire import AnyJson
 from app.db.engine import create_engine, transaction
+from app.db.replica import Replica
 from app.domain import keys
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
@@ -60,7 +62,10 @@ def create_app(
     settings: Settings, url: str, root_key: str | None = None, inference_services: Inference | None = None
 ) -> Litestar:
     """The application on the database at `url`. The schema is checked before, by `app.service`."""
-    runtime = Runtime(settings, create_engine(url, settings), inference_services or Inference.from_settings(settings))
+    services, replica = inference_services or Inference.from_settings(settings), None
+    if settings.read_database_url is not None:
+        replica = Replica(create_engine(settings.read_database_url.get_secret_value(), settings), settings)
+    runtime = Runtime(settings, create_engine(url, settings), services, replica)
     keyring = Keyring(runtime)
     traces = tracing.provider(settings, "api")
     direct = settings.direct_database_url.get_secret_value() if settings.direct_database_url else url
@@ -71,6 +76,8 @@ def create_app(
             stack.callback(tracing.stop, traces)
             stack.push_async_callback(runtime.close)
             await _prepare(runtime, root_key)
+            if replica is not None:
+                await stack.enter_async_context(replica.watched(runtime.engine))
             await stack.enter_async_context(keyring.noting_uses())
             if settings.worker:
                 await stack.enter_async_context(worker.running(direct, runtime))
@@ -122,6 +129,7 @@ def create_app(
             lambda app: RequestLog(app, access_log=settings.access_log),
             *traced(traces),
             *([metrics.REQUESTS.middleware] if settings.metrics else []),
+            *([lambda app: Replicas(app, runtime)] if replica else []),
             lambda app: Watch(app, settings.request_timeout_s),
         ],
         before_send=[answered],

@@ -22,6 +22,12 @@ searches = Counter(
     "Searches that were run, by strategy, where there was one to choose: exact, hnsw or hnsw_iterative.",
     ["strategy"],
 )
+reads = Counter(
+    "pgretrieve_replica_reads",
+    "Statements that a replica could have answered, by what became of it: replica, or the primary, as it was too_old, "
+    "behind a change of the catalog, or failed.",
+    ["outcome"],
+)
 slow_statements = Counter(
     "pgretrieve_slow_statements", "Statements of retrievers that took longer than PGRETRIEVE_SLOW_STATEMENT_MS."
 )

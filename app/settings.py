@@ -33,6 +33,12 @@ class Settings(Operation):
         description="The same database without a pooler between, for the worker and for migrations. "
         "Default: `DATABASE_URL`.",
     )
+    read_database_url: SecretStr | None = Field(
+        None,
+        validation_alias="READ_DATABASE_URL",
+        description="A streaming replica of the same database, which executions of retrievers read from while it is "
+        "fresh ([replicas](replicas.md)). Default: none.",
+    )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pgretrieve"),
         description="Where the embedded server keeps its data, and the first start its root key.",
@@ -56,6 +62,14 @@ class Settings(Operation):
     # The database
     pool_size: int = Field(10, ge=1, le=500, description="Connections that the service holds at most.")
     pool_timeout_s: float = Field(5.0, gt=0, description="How long a request waits for a connection (503 after it).")
+    replica_lag_s: float = Field(
+        5.0, gt=0, description="How old what the replica answers may be; when it is older, the primary is read."
+    )
+    replica_wait_s: float = Field(
+        0.5,
+        ge=0,
+        description="How long a read that must see a write waits for the replica, before the primary is read.",
+    )
     prepare_statements: bool = Field(
         True, description="Set to false behind a pooler that cannot hold prepared statements."
     )

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Response
 
 from app.api.execution_page import limits_of, shown
+from app.db.replica import reading
 from app.domain.analyzing import Analysis
 from app.domain.execution import Execution, Outcome
 from app.domain.segments import StageRun
@@ -43,7 +44,7 @@ def answer(
         "warnings": [*warnings, *outcome.warnings],
         "interpretation": _interpretation(outcome, wanted.inputs),
         "cache_hit": False,
-        "consistency_mode": "strong",
+        "consistency_mode": "eventual" if (read := reading.get()) and read.used else "strong",
     }
     if outcome.limits:
         body["limits"] = limits_of(outcome.limits)

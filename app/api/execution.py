@@ -14,6 +14,7 @@ from app.api.answers import analysis, answer, response
 from app.api.execution_page import Paged
 from app.api.streaming import streamed
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
+from app.db.replica import reading
 from app.domain import adhoc, analyzing, execution, explaining
 from app.domain.execution import Execution, Outcome
 from app.domain.planning import Observer, Wishes, ignore
@@ -37,7 +38,8 @@ class ExecuteInput(Paged, frozen=True, kw_only=True):
 
     `exact` searches all vectors that the filters keep; `recall_target` is the share of the true nearest that searches
     by an index aim at: more takes longer (default 0.97). Nothing
-    is cached and every read is consistent, so `skip_cache` and `consistency` change nothing.
+    is cached, so `skip_cache` changes nothing. Every read is consistent, unless the server reads from a replica: then
+    `consistency` of the mode `strong`, a `write_token`, or the header `X-Write-Token` of the write itself, make it so.
     """
 
     inputs: dict[str, Any] | None = None
@@ -52,7 +54,7 @@ class ExecuteInput(Paged, frozen=True, kw_only=True):
     stream: bool = False
     expand: NotOffered = None
     return_presigned_urls: NotOffered = False
-    write_token: str | None = None  # what it waits for is there already
+    write_token: str | None = None  # with a replica: the primary is read
     target_collection_id: NotOffered = None
     settings: NotOffered = None
 
@@ -196,6 +198,8 @@ async def wanted_of(
 ) -> tuple[Execution, list[str]]:
     """What a body asks for, and warnings about it; refuses what is wrong with its page or the size of its inputs."""
     problems, warnings = Problems(), list[str]()
+    if (read := reading.get()) and (given.write_token or (given.consistency or {}).get("mode") == "strong"):
+        read.primary = True
     window = given.window(runtime.settings, problems, warnings)
     inputs = given.inputs or {}
     await check_size(request, runtime, {"inputs": inputs}, problems)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db.replica import Replica
 from app.errors import Unavailable
 from app.extractors.isolated import Pool
 from app.inference.registry import Inference
@@ -108,6 +109,7 @@ class Runtime:
     settings: Settings
     engine: AsyncEngine
     inference: Inference
+    replica: Replica | None = None
     prepared: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(1_000))
     adhoc: Bounded[tuple[str, ...], Prepared] = field(default_factory=lambda: Bounded(200))
     estimates: Bounded[Hashable, Known] = field(default_factory=lambda: Bounded(10_000))

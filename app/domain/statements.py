@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
+import psycopg
 
 from app import metrics
+from app.db.replica import FAILURES, reading
 from app.domain import comparing, planning, slow_statements
 from app.domain.embedding import embed_one
 from app.domain.planning import Planned, Request
 from app.domain.runtime import Prepared, Runtime
-from app.retrieval.executor import Page, Rows, execute, fill_binds
+from app.retrieval.executor import Page, Rows, Stale, execute, fill_binds
 from app.retrieval.host import Row
+from app.retrieval.plan import Plan
 from app.telemetry import Timings
 
 
@@ -36,7 +40,7 @@ async def run_statement(
     limits = {"statement_timeout": f"{limit_ms}ms"}
     request.observe("statement", {"segment": n, "plan": planned.plan, "values": {**values, **page.binds()}})
     before = timings.phases.get("db", 0.0)
-    found = await execute(runtime.engine, planned.plan, prepared.versions, values, page, limits, timings)
+    found = await _execute(runtime, planned.plan, prepared.versions, values, page, limits, timings)
     took = timings.phases["db"] - before
     slow_statements.note(runtime, prepared, planned.plan, {**values, **page.binds()}, took)
     for choice in planned.choices.values():
@@ -46,6 +50,29 @@ async def run_statement(
     if prepared.catalog.compared:
         await comparing.sample(runtime, prepared.catalog, planned.plan, planned.inputs)
     return planned, found
+
+
+async def _execute(runtime: Runtime, plan: Plan, *rest: Any) -> Rows:
+    """On the replica, where there is one that this request may read from; else, and where it fails, on the primary."""
+    wanted, replica = reading.get(), runtime.replica
+    if replica is not None and wanted is not None and not wanted.primary:
+        outcome = "too_old"
+        if await replica.can_serve(wanted):
+            try:
+                found = await execute(replica.engine, plan, *rest)
+            except psycopg.errors.QueryCanceled:
+                raise
+            except Stale:  # it has not seen the change that this plan was compiled after
+                outcome = "behind"
+            except FAILURES:
+                outcome = "failed"
+            else:
+                metrics.reads.labels("replica").inc()
+                wanted.used = True
+                return found
+        metrics.reads.labels(outcome).inc()
+        wanted.primary = True
+    return await execute(runtime.engine, plan, *rest)
 
 
 def rows_of(found: Rows) -> list[Row]:

@@ -112,5 +112,8 @@ class Collected(CollectorRegistry):
         connections.add_metric(["idle"], pool.checkedin())
         yield connections
         yield GaugeMetricFamily("pgretrieve_pool_size", "Connections that the pool may hold.", pool.size())
+        if self._runtime.replica is not None:
+            lag = self._runtime.replica.lag_s
+            yield GaugeMetricFamily("pgretrieve_replica_lag_seconds", "How old at most what the replica has is.", lag)
         for name, value in self._runtime.vitals.queue.items():
             yield GaugeMetricFamily(name, GAUGES[name], value)

@@ -22,3 +22,15 @@ FROM (
             AS work_oldest_seconds
     FROM pgretrieve.work
 ) w;
+
+-- written_until --
+-- Where the next record of the write-ahead log goes: all that is committed lies before it.
+SELECT CAST(pg_current_wal_insert_lsn() AS text);
+
+-- flushed_until --
+-- How much of the write-ahead log is written, and can be at a replica.
+SELECT CAST(pg_current_wal_lsn() AS text);
+
+-- replayed_until --
+-- How far a replica has come; null of a server that is none.
+SELECT CAST(pg_last_wal_replay_lsn() AS text) WHERE pg_is_in_recovery();
