@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app import __version__, service
+from app.commands.backup import backup, restore
 from app.commands.doctor import doctor
 from app.commands.keys import keys
 from app.commands.options import data_dir_option, settings_of
@@ -131,6 +132,8 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 main.add_command(keys)
 main.add_command(doctor)
 main.add_command(worker)
+main.add_command(backup)
+main.add_command(restore)
 main.add_command(show_settings)
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,6 +26,7 @@ from tests.db.test_service import free_port, serving
 from tests.http import ROOT_KEY, Api, document, feature_search, search
 from tests.state import blocked, until
 
+DASHBOARD = Path(__file__).parents[2] / "docker" / "observability" / "dashboard.json"
 TOKEN = "a token for prometheus"
 VECTOR = [0.123456, 0.654321, 0.111213]
 LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -276,3 +278,14 @@ def test_a_request_is_a_trace_down_to_its_statement(conninfo: str, settings: Set
     ]
     assert any("s1_feature_search" in text for text in texts)
     assert "0.123" not in str(within)
+
+
+def test_the_dashboard_reads_metrics_that_are_there(api: Api, base_url: str) -> None:
+    searched(api)
+    told = re.findall(r"^# TYPE (\w+) (\w+)$", httpx.get(f"{base_url}/metrics").text, re.MULTILINE)
+    samples = {name for name, _ in told} | {
+        f"{name}_{suffix}" for name, kind in told if kind == "histogram" for suffix in ("bucket", "sum", "count")
+    }
+    read = set(re.findall(r"\bpgretrieve_\w+", DASHBOARD.read_text(encoding="utf-8")))
+    assert len(read) > 15
+    assert read - samples == set()
