@@ -1,4 +1,4 @@
-"""The pgretrieve command: serve, migrate, demo; keys, doctor and worker are in `app.commands`."""
+"""The pgretrieve command: serve, migrate, demo; the others are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from app import __version__, service
 from app.commands.backup import backup, restore
 from app.commands.doctor import doctor
 from app.commands.keys import keys
+from app.commands.moving import export, import_
 from app.commands.options import data_dir_option, settings_of
 from app.commands.settings import settings as show_settings
 from app.commands.worker import worker
@@ -135,6 +136,8 @@ main.add_command(worker)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(show_settings)
+main.add_command(import_)
+main.add_command(export)
 
 if __name__ == "__main__":
     main()

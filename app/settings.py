@@ -185,7 +185,7 @@ class Settings(Operation):
         80,
         ge=1,
         le=1000,
-        description="HNSW: candidate list of a search of up to 20 rows in up to 100,000 documents, for a recall of 0.97; "
+        description="HNSW: candidate list of a search of up to 20 rows in up to 100,000 documents for a recall of 0.97; "
         "longer for more rows, documents and recall, and with filters.",
     )
     estimate_seconds: float = Field(
