@@ -75,4 +75,4 @@ lock: .venv/test ## Write the lock files anew from pyproject.toml.
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --generate-hashes --python-version 3.11 --extra test pyproject.toml -o requirements-test.lock
 	@$(BIN)/uv pip compile -q --custom-compile-command "make lock" --universal --python-version 3.11 --extra clip pyproject.toml -o requirements-clip.lock
 
-.PHONY: help demo serve test test-pg16 test-pgbouncer contract contract format check bench campaign docs schema lock bench-filtered
+.PHONY: help demo serve test test-pg16 test-pgbouncer contract format check bench campaign docs schema lock bench-filtered
