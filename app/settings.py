@@ -185,8 +185,8 @@ class Settings(Operation):
         80,
         ge=1,
         le=1000,
-        description="HNSW: candidates of a search for up to 20 rows of up to 100,000 documents at a recall of 0.97; more "
-        "are taken for more rows, documents and recall, and with filters.",
+        description="HNSW: candidates of a search for up to 20 rows of up to 100,000 documents at a recall of 0.97; "
+        "more are taken for more rows, documents and recall, and with filters.",
     )
     estimate_seconds: float = Field(
         60, ge=0, description="How long the estimate of what a filter keeps is believed; 0 asks for each execution."
