@@ -25,7 +25,7 @@ def dump(url: str, *options: str) -> str:
 
 def catalog(url: str) -> str:
     """The content of `sql/schema.sql`."""
-    return HEADER + dump(url, "--schema=pgretrieve", "--schema=pgretrieve_views")
+    return HEADER + dump(url, "--schema=pgretrieve")
 
 
 def main() -> None:
