@@ -1,4 +1,4 @@
-"""The pgretrieve command: serve, migrate, demo; keys, doctor and worker are in `app.commands`."""
+"""The pgretrieve command: serve, migrate, demo; keys, doctor, roles and worker are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from app import __version__, service
 from app.commands.doctor import doctor
 from app.commands.keys import keys
 from app.commands.options import data_dir_option, settings_of
+from app.commands.roles import roles
 from app.commands.worker import worker
 from app.db import migrate as migrations
 from app.demo import walkthrough
@@ -117,6 +118,7 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 
 main.add_command(keys)
 main.add_command(doctor)
+main.add_command(roles)
 main.add_command(worker)
 
 if __name__ == "__main__":
