@@ -1405,7 +1405,10 @@ CREATE TABLE pgretrieve.api_keys (
     namespaces text[],
     created_by text,
     last_used_at timestamp with time zone,
-    CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32))
+    previous_hash bytea,
+    previous_until timestamp with time zone,
+    CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
+    CONSTRAINT api_keys_previous_hash_check CHECK ((octet_length(previous_hash) = 32))
 );
 
 COMMENT ON TABLE pgretrieve.api_keys IS 'API keys, as hashes: a key itself is nowhere.';
@@ -1429,6 +1432,10 @@ COMMENT ON COLUMN pgretrieve.api_keys.namespaces IS 'Ids of the namespaces that 
 COMMENT ON COLUMN pgretrieve.api_keys.created_by IS 'The key (its id) or the command that made it.';
 
 COMMENT ON COLUMN pgretrieve.api_keys.last_used_at IS 'When it was last used, to the minute.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.previous_hash IS 'SHA-256 of the key before it was last rotated.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.previous_until IS 'Until when that works, too.';
 
 CREATE TABLE pgretrieve.awaited_work (
     work_id bigint NOT NULL,
@@ -2270,6 +2277,9 @@ ALTER TABLE ONLY pgretrieve.api_keys
 
 ALTER TABLE ONLY pgretrieve.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY pgretrieve.api_keys
+    ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
 
 ALTER TABLE ONLY pgretrieve.awaited_work
     ADD CONSTRAINT awaited_work_pkey PRIMARY KEY (work_id, task_id);
