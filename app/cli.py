@@ -1,4 +1,5 @@
 """The pgretrieve command: serve, migrate, demo; the others are in `app.commands`."""
+"""The pgretrieve command: serve, migrate, demo; keys, doctor, roles and worker are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from app.commands.keys import keys
 from app.commands.moving import export, import_
 from app.commands.options import data_dir_option, settings_of
 from app.commands.settings import settings as show_settings
+from app.commands.roles import roles
 from app.commands.worker import worker
 from app.db import migrate as migrations
 from app.db import namespace_migrations
@@ -132,6 +134,7 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 
 main.add_command(keys)
 main.add_command(doctor)
+main.add_command(roles)
 main.add_command(worker)
 main.add_command(backup)
 main.add_command(restore)

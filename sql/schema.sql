@@ -172,6 +172,48 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION pgretrieve.input_flag(value jsonb) IS 'What a condition on being there asks.';
+CREATE FUNCTION pgretrieve.hand_over(schema name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    owner oid := to_regrole('pgretrieve_owner');
+    analyst oid := to_regrole('pgretrieve_analyst');
+    command text;
+BEGIN
+    IF owner IS NOT NULL AND pg_has_role(owner, 'SET') THEN
+        FOR command IN
+            SELECT format('ALTER SCHEMA %I OWNER TO pgretrieve_owner', nspname) FROM pg_namespace
+            WHERE nspname = schema AND nspowner <> owner AND pg_has_role(nspowner, 'USAGE')
+            UNION ALL
+            SELECT format('ALTER %s %s OWNER TO pgretrieve_owner', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                format('%I.%I', schema, relname))
+            FROM pg_class c
+            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'S') AND relowner <> owner
+                AND pg_has_role(relowner, 'USAGE')
+                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+            UNION ALL
+            SELECT format('ALTER ROUTINE %s OWNER TO pgretrieve_owner', oid::regprocedure) FROM pg_proc
+            WHERE pronamespace = to_regnamespace(quote_ident(schema)) AND proowner <> owner AND pg_has_role(proowner, 'USAGE')
+        LOOP
+            EXECUTE command;
+        END LOOP;
+    END IF;
+    IF analyst IS NOT NULL THEN
+        IF NOT has_schema_privilege(analyst, to_regnamespace(quote_ident(schema)), 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO pgretrieve_analyst', schema);
+        END IF;
+        FOR command IN
+            SELECT format('GRANT SELECT ON %I.%I TO pgretrieve_analyst', schema, relname) FROM pg_class
+            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'v')
+                AND NOT has_table_privilege(analyst, oid, 'SELECT')
+        LOOP
+            EXECUTE command;
+        END LOOP;
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.hand_over(schema name) IS 'Gives what is new in a namespace''s schema to the roles of the database, where there are any: pgretrieve_owner owns it, pgretrieve_analyst reads it.';
 
 CREATE FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1183,6 +1225,697 @@ CREATE TABLE pgretrieve.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
+CREATE TABLE pgretrieve.collections (
+    collection_id text NOT NULL,
+    namespace_id text NOT NULL,
+    collection_name text NOT NULL,
+    description text,
+    source jsonb NOT NULL,
+    feature_extractor jsonb NOT NULL,
+    paths jsonb NOT NULL,
+    fields jsonb NOT NULL,
+    fingerprint text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    auto boolean DEFAULT true NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.collections IS 'What is made of objects or of other collections'' documents, by one extractor.';
+
+COMMENT ON COLUMN pgretrieve.collections.collection_id IS 'col_ and random characters: the collection_id of its documents.';
+
+COMMENT ON COLUMN pgretrieve.collections.namespace_id IS 'The namespace that it belongs to, and goes with.';
+
+COMMENT ON COLUMN pgretrieve.collections.collection_name IS 'Its name, unique in the namespace.';
+
+COMMENT ON COLUMN pgretrieve.collections.description IS 'What its user says of it.';
+
+COMMENT ON COLUMN pgretrieve.collections.source IS 'What it is made from: {"type", "bucket_ids" or "collection_ids", "source_filters"}.';
+
+COMMENT ON COLUMN pgretrieve.collections.feature_extractor IS 'The extractor with its parameters, input mappings and fields that are passed through.';
+
+COMMENT ON COLUMN pgretrieve.collections.paths IS 'For each input of the extractor, the fields of the sources that feed it.';
+
+COMMENT ON COLUMN pgretrieve.collections.fields IS 'The fields of its documents with their types: {"properties", "open"}, open where there may be others.';
+
+COMMENT ON COLUMN pgretrieve.collections.fingerprint IS 'SHA-256 of what its documents depend on beside their sources: the same where nothing needs to be made again.';
+
+COMMENT ON COLUMN pgretrieve.collections.enabled IS 'Whether anything is made; what is there stays.';
+
+COMMENT ON COLUMN pgretrieve.collections.auto IS 'Whether what comes or changes is processed by itself, without a batch.';
+
+COMMENT ON COLUMN pgretrieve.collections.metadata IS 'Whatever its user keeps with it.';
+
+COMMENT ON COLUMN pgretrieve.collections.created_at IS 'When it was made.';
+
+COMMENT ON COLUMN pgretrieve.collections.updated_at IS 'When it was last changed.';
+
+CREATE TABLE pgretrieve.vector_configs (
+    namespace_id text NOT NULL,
+    name text NOT NULL,
+    "position" integer NOT NULL,
+    column_name name NOT NULL,
+    kind text DEFAULT 'dense'::text NOT NULL,
+    dimension integer NOT NULL,
+    metric text NOT NULL,
+    index_name name NOT NULL,
+    index_method text NOT NULL,
+    index_state text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    shadow_of text,
+    m integer,
+    ef_construction integer,
+    filled_by text,
+    made_for text,
+    CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
+CASE kind
+    WHEN 'sparse'::text THEN 1000000000
+    ELSE 16000
+END))),
+    CONSTRAINT vector_configs_ef_construction_check CHECK (((ef_construction >= 4) AND (ef_construction <= 1000))),
+    CONSTRAINT vector_configs_index_method_check CHECK ((index_method = ANY (ARRAY['hnsw_vector'::text, 'hnsw_halfvec'::text, 'hnsw_binary'::text, 'exact'::text]))),
+    CONSTRAINT vector_configs_index_state_check CHECK ((index_state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
+    CONSTRAINT vector_configs_kind_check CHECK ((kind = ANY (ARRAY['dense'::text, 'sparse'::text, 'multi'::text]))),
+    CONSTRAINT vector_configs_m_check CHECK (((m >= 2) AND (m <= 100))),
+    CONSTRAINT vector_configs_metric_check CHECK ((metric = ANY (ARRAY['cosine'::text, 'dot'::text, 'euclidean'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.vector_configs IS 'A vector config is a pgvector column of a namespace''s documents, and its index.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.namespace_id IS 'The namespace that it belongs to.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.name IS 'Its name in the API.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs."position" IS 'The order in which configs were declared.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.column_name IS 'The column that holds the vectors.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.kind IS 'dense: one vector per document; sparse: indices and values; multi: several vectors per document, in a side table.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.dimension IS 'Numbers in each vector.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.metric IS 'What the score measures: cosine similarity, inner product, or 1 / (1 + L2 distance).';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_name IS 'The index, in the namespace''s schema; there may be none yet, see index_state.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_method IS 'How the column is indexed, by dimension: HNSW on vector (to 2,000), on a halfvec cast (to 4,000), on bits (cosine), or not.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_state IS 'building, ready or failed; searches are exact unless it is ready.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.created_at IS 'When it was declared.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.shadow_of IS 'The vector config that it shadows during a migration of models; null: it is searched.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in each layer; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.made_for IS 'The extractor for whose collections it was made; they share it, and it may go with the last of them. Null: its user made it.';
+
+CREATE TABLE pgretrieve.work (
+    work_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    kind text NOT NULL,
+    target text NOT NULL,
+    subject text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    task_id text,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease uuid,
+    leased_until timestamp with time zone,
+    failed_at timestamp with time zone,
+    error jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
+
+COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.work.kind IS 'embed or extract.';
+
+COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
+
+COMMENT ON COLUMN pgretrieve.work.subject IS 'What it is made from: a document, an object.';
+
+COMMENT ON COLUMN pgretrieve.work.priority IS 'Higher is sooner: 0 for what is written now, below for back-fills.';
+
+COMMENT ON COLUMN pgretrieve.work.task_id IS 'The task that counts it.';
+
+COMMENT ON COLUMN pgretrieve.work.attempts IS 'How often a worker has begun it.';
+
+COMMENT ON COLUMN pgretrieve.work.due_at IS 'Not before this time.';
+
+COMMENT ON COLUMN pgretrieve.work.lease IS 'Who has it; null: nobody. A new version of the subject takes it away.';
+
+COMMENT ON COLUMN pgretrieve.work.leased_until IS 'When that ends by itself, should the worker be gone.';
+
+COMMENT ON COLUMN pgretrieve.work.failed_at IS 'When it failed for good: a dead letter.';
+
+COMMENT ON COLUMN pgretrieve.work.error IS 'Why it last failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.work.created_at IS 'When it came.';
+
+CREATE VIEW pgretrieve.all_dead_letters AS
+ SELECT w.namespace_id,
+    w.kind,
+    COALESCE(c.name, k.collection_name, w.target) AS made_for,
+    w.subject AS made_from,
+    w.attempts,
+    (w.error ->> 'code'::text) AS error_code,
+    (w.error ->> 'message'::text) AS error,
+    w.created_at,
+    w.failed_at
+   FROM ((pgretrieve.work w
+     LEFT JOIN pgretrieve.vector_configs c ON (((w.kind = 'embed'::text) AND (c.namespace_id = w.namespace_id) AND (c.column_name = w.target))))
+     LEFT JOIN pgretrieve.collections k ON (((w.kind = 'extract'::text) AND (k.collection_id = w.target))))
+  WHERE (w.failed_at IS NOT NULL);
+
+COMMENT ON VIEW pgretrieve.all_dead_letters IS 'What could not be made, and is tried no more until somebody asks for it; one row each.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.kind IS 'embed: a vector of a document; extract: documents of an object.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.made_for IS 'The vector config or the collection.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.made_from IS 'The id of the document or the object.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.attempts IS 'How often it was tried.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.error_code IS 'Why it failed, as a code of the API.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.error IS 'Why it failed.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.created_at IS 'When it came.';
+
+COMMENT ON COLUMN pgretrieve.all_dead_letters.failed_at IS 'When it was given up.';
+
+CREATE TABLE pgretrieve.vector_inference_map (
+    namespace_id text NOT NULL,
+    name text NOT NULL,
+    inference_service text NOT NULL,
+    source_field text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.vector_inference_map IS 'Which inference service embeds queries and content for a vector config.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.name IS 'The vector config.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.inference_service IS 'The service, by its registered name.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.source_field IS 'The payload field that the service embeds on upsert; null: nothing embeds itself.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.created_at IS 'When it was mapped.';
+
+CREATE VIEW pgretrieve.all_mappings AS
+ SELECT namespace_id,
+    name AS vector_config,
+    inference_service,
+    source_field,
+    created_at AS mapped_since
+   FROM pgretrieve.vector_inference_map m;
+
+COMMENT ON VIEW pgretrieve.all_mappings IS 'Which service embeds the queries of which vector config, and since when.';
+
+COMMENT ON COLUMN pgretrieve.all_mappings.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_mappings.vector_config IS 'The vector config.';
+
+COMMENT ON COLUMN pgretrieve.all_mappings.inference_service IS 'The service.';
+
+COMMENT ON COLUMN pgretrieve.all_mappings.source_field IS 'The payload field that is embedded when a document is written; null: none is.';
+
+COMMENT ON COLUMN pgretrieve.all_mappings.mapped_since IS 'Since when this service.';
+
+CREATE TABLE pgretrieve.namespaces (
+    namespace_id text NOT NULL,
+    namespace_name text NOT NULL,
+    schema_name name NOT NULL,
+    mode text NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    dynamic_vector_indexes boolean NOT NULL,
+    description text,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.namespaces IS 'A namespace is a Postgres schema that holds documents and their vectors.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.namespace_id IS 'Chosen by its owner at creation; never changes.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.namespace_name IS 'Another name that the API accepts in its place.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.schema_name IS 'The schema that holds its documents; derived from the id, never renamed.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.mode IS 'standalone: owners bring vectors; managed: indexes may be mapped to inference services.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.version IS 'Grows with every change of configs, mappings or mode; plans compiled for an older one are refused.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.dynamic_vector_indexes IS 'Whether an upsert with a new vector name makes a new config (no configs were given at creation).';
+
+COMMENT ON COLUMN pgretrieve.namespaces.description IS 'In the owner''s words.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation request that are kept as they were sent.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
+
+CREATE TABLE pgretrieve.promotions (
+    promotion_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    promoted_by text NOT NULL,
+    request jsonb NOT NULL,
+    before jsonb NOT NULL,
+    after jsonb NOT NULL,
+    promoted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.promotions IS 'An audit row for every promotion; outlives its namespace.';
+
+COMMENT ON COLUMN pgretrieve.promotions.promotion_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.promotions.namespace_id IS 'The namespace that was promoted.';
+
+COMMENT ON COLUMN pgretrieve.promotions.promoted_by IS 'The API key (its id, never the key) or the command that did it.';
+
+COMMENT ON COLUMN pgretrieve.promotions.request IS 'What was asked for.';
+
+COMMENT ON COLUMN pgretrieve.promotions.before IS 'Mode, version, vector configs and mappings before.';
+
+COMMENT ON COLUMN pgretrieve.promotions.after IS 'The same after.';
+
+COMMENT ON COLUMN pgretrieve.promotions.promoted_at IS 'When.';
+
+CREATE TABLE pgretrieve.retrievers (
+    retriever_id text NOT NULL,
+    namespace_id text NOT NULL,
+    retriever_name text NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    definition jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.retrievers IS 'A retriever is a stored pipeline of stages.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.retriever_id IS 'Its id, ret_….';
+
+COMMENT ON COLUMN pgretrieve.retrievers.namespace_id IS 'The namespace that it searches.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.retriever_name IS 'Its name, unique in the namespace.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.version IS 'Grows with every change.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.definition IS 'Stages, input schema and the rest, as they were sent.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.created_at IS 'When it was created.';
+
+COMMENT ON COLUMN pgretrieve.retrievers.updated_at IS 'When it last changed.';
+
+CREATE VIEW pgretrieve.all_namespaces AS
+ SELECT n.namespace_id,
+    n.namespace_name,
+    n.schema_name,
+    n.mode,
+    n.description,
+    ( SELECT count(*) AS count
+           FROM pgretrieve.vector_configs c
+          WHERE ((c.namespace_id = n.namespace_id) AND (c.shadow_of IS NULL))) AS vector_configs,
+    ( SELECT count(*) AS count
+           FROM pgretrieve.retrievers r
+          WHERE (r.namespace_id = n.namespace_id)) AS retrievers,
+    (GREATEST(t.reltuples, (0)::real))::bigint AS estimated_documents,
+    n.created_at,
+    ( SELECT max(p.promoted_at) AS max
+           FROM pgretrieve.promotions p
+          WHERE ((p.namespace_id = n.namespace_id) AND (p.promoted_at >= n.created_at))) AS promoted_at,
+    n.version,
+    n.updated_at
+   FROM ((pgretrieve.namespaces n
+     LEFT JOIN pg_namespace s ON ((s.nspname = n.schema_name)))
+     LEFT JOIN pg_class t ON (((t.relnamespace = s.oid) AND (t.relname = 'documents'::name))));
+
+COMMENT ON VIEW pgretrieve.all_namespaces IS 'Every namespace: how it is called, where it lies, and what it has.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.namespace_id IS 'Its id: what the API calls it, and the other views.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.namespace_name IS 'Another name that the API knows it by.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.schema_name IS 'The schema that holds its documents.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.mode IS 'standalone: vectors are its owner''s; managed: indexes may be mapped to services.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.description IS 'What its owner says of it.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.vector_configs IS 'How many vectors a document may have, by name.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.retrievers IS 'How many retrievers are stored.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.estimated_documents IS 'Documents as the statistics have it; count(*) of its table tells exactly.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.created_at IS 'When it was created.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.promoted_at IS 'When it became managed by a promotion; null: it never was promoted.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.version IS 'Goes up with each change of configs, mappings and mode.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.updated_at IS 'When that last changed.';
+
+CREATE VIEW pgretrieve.all_open_work AS
+ SELECT w.namespace_id,
+    w.kind,
+    COALESCE(c.name, k.collection_name, w.target) AS made_for,
+    count(*) AS waiting,
+    count(*) FILTER (WHERE (w.leased_until > now())) AS being_made,
+    count(*) FILTER (WHERE (w.attempts > 1)) AS tried_again,
+    min(w.created_at) AS oldest
+   FROM ((pgretrieve.work w
+     LEFT JOIN pgretrieve.vector_configs c ON (((w.kind = 'embed'::text) AND (c.namespace_id = w.namespace_id) AND (c.column_name = w.target))))
+     LEFT JOIN pgretrieve.collections k ON (((w.kind = 'extract'::text) AND (k.collection_id = w.target))))
+  WHERE (w.failed_at IS NULL)
+  GROUP BY w.namespace_id, w.kind, COALESCE(c.name, k.collection_name, w.target);
+
+COMMENT ON VIEW pgretrieve.all_open_work IS 'What workers have yet to make, by namespace and what it is made for: vectors of documents, documents of objects.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.kind IS 'embed: a vector of a document; extract: documents of an object.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.made_for IS 'The vector config or the collection.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.waiting IS 'How many are to be made, those included that are being made.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.being_made IS 'How many a worker has in hand.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.tried_again IS 'How many were begun more than once.';
+
+COMMENT ON COLUMN pgretrieve.all_open_work.oldest IS 'Since when the oldest waits.';
+
+CREATE VIEW pgretrieve.all_promotions AS
+ SELECT promotion_id,
+    namespace_id,
+    promoted_at,
+    promoted_by,
+    (before ->> 'mode'::text) AS previous_mode,
+    (after ->> 'mode'::text) AS mode,
+    ARRAY( SELECT (c.value ->> 'name'::text)
+           FROM jsonb_array_elements((p.before -> 'vector_configs'::text)) c(value)) AS vector_configs_before,
+    ARRAY( SELECT (c.value ->> 'name'::text)
+           FROM jsonb_array_elements((p.after -> 'vector_configs'::text)) c(value)) AS vector_configs_after,
+    (after -> 'vector_inference_map'::text) AS mappings
+   FROM pgretrieve.promotions p;
+
+COMMENT ON VIEW pgretrieve.all_promotions IS 'Every promotion of a standalone namespace to a managed one: when, by whom, what it added. Those of deleted namespaces, too.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.promotion_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.promoted_at IS 'When.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.promoted_by IS 'The id of the API key, or the command.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.previous_mode IS 'The mode before.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.mode IS 'The mode after.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.vector_configs_before IS 'Names of the vector configs that there were.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.vector_configs_after IS 'The same and those that were added.';
+
+COMMENT ON COLUMN pgretrieve.all_promotions.mappings IS 'The service of each mapped vector config then: {vector config: service}.';
+
+CREATE VIEW pgretrieve.all_retrievers AS
+ SELECT namespace_id,
+    retriever_name,
+    retriever_id,
+    version,
+    ARRAY( SELECT (e.s #>> '{config,stage_id}'::text[])
+           FROM jsonb_array_elements((r.definition -> 'stages'::text)) WITH ORDINALITY e(s, n)
+          ORDER BY e.n) AS stages,
+    ARRAY( SELECT jsonb_object_keys(
+                CASE jsonb_typeof((r.definition -> 'input_schema'::text))
+                    WHEN 'object'::text THEN (r.definition -> 'input_schema'::text)
+                    ELSE '{}'::jsonb
+                END) AS jsonb_object_keys) AS inputs,
+    created_at,
+    updated_at
+   FROM pgretrieve.retrievers r;
+
+COMMENT ON VIEW pgretrieve.all_retrievers IS 'Every retriever, as it is now: what it is called, its stages, the inputs that it takes.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.retriever_name IS 'Its name in the API.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.retriever_id IS 'Its id.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.version IS 'How often it was changed, and once.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.stages IS 'Its stages in their order. (Their parameters may hold what is sent to other hosts, so they are not shown here.)';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.inputs IS 'The names of its inputs.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.created_at IS 'When it was first stored.';
+
+COMMENT ON COLUMN pgretrieve.all_retrievers.updated_at IS 'When it was last stored.';
+
+CREATE VIEW pgretrieve.all_sizes AS
+ SELECT n.namespace_id,
+    n.schema_name,
+    x.relname AS relation,
+        CASE
+            WHEN (x.relkind = 'i'::"char") THEN 'index'::text
+            ELSE 'table'::text
+        END AS kind,
+    COALESCE(t.relname, x.relname) AS table_name,
+    c.name AS vector_config,
+        CASE
+            WHEN (x.relkind = 'i'::"char") THEN pg_relation_size((x.oid)::regclass)
+            ELSE pg_table_size((x.oid)::regclass)
+        END AS bytes,
+        CASE
+            WHEN (x.relkind = 'r'::"char") THEN (GREATEST(x.reltuples, (0)::real))::bigint
+            ELSE NULL::bigint
+        END AS estimated_rows
+   FROM (((((pgretrieve.namespaces n
+     JOIN pg_namespace s ON ((s.nspname = n.schema_name)))
+     JOIN pg_class x ON (((x.relnamespace = s.oid) AND (x.relkind = ANY (ARRAY['r'::"char", 'i'::"char"])))))
+     LEFT JOIN pg_index i ON ((i.indexrelid = x.oid)))
+     LEFT JOIN pg_class t ON ((t.oid = i.indrelid)))
+     LEFT JOIN pgretrieve.vector_configs c ON (((c.namespace_id = n.namespace_id) AND (c.index_name = x.relname))));
+
+COMMENT ON VIEW pgretrieve.all_sizes IS 'What each namespace takes on disk: a row for each of its tables and indexes, so that sum(bytes) is the whole.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.schema_name IS 'Its schema.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.relation IS 'The table or index.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.kind IS 'table (with what PostgreSQL stores beside it) or index.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.table_name IS 'The table that it is or belongs to.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.vector_config IS 'Of a vector index: the vector config.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.bytes IS 'Its size on disk.';
+
+COMMENT ON COLUMN pgretrieve.all_sizes.estimated_rows IS 'Of a table: its rows, as the statistics have it.';
+
+CREATE TABLE pgretrieve.tasks (
+    task_id text NOT NULL,
+    namespace_id text NOT NULL,
+    kind text NOT NULL,
+    subject text,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    total bigint,
+    done bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    about jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error jsonb,
+    cancel_requested boolean DEFAULT false NOT NULL,
+    created_by text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    CONSTRAINT tasks_status_check CHECK ((status = ANY (ARRAY['PENDING'::text, 'IN_PROGRESS'::text, 'COMPLETED'::text, 'COMPLETED_WITH_ERRORS'::text, 'FAILED'::text, 'CANCELED'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.tasks IS 'What takes longer than a request: index builds, back-fills, batches, migrations of models.';
+
+COMMENT ON COLUMN pgretrieve.tasks.task_id IS 'Its id, task_….';
+
+COMMENT ON COLUMN pgretrieve.tasks.namespace_id IS 'The namespace that it works on.';
+
+COMMENT ON COLUMN pgretrieve.tasks.kind IS 'What it does: build_index, backfill, ….';
+
+COMMENT ON COLUMN pgretrieve.tasks.subject IS 'What it does it to: the vector config, the collection, ….';
+
+COMMENT ON COLUMN pgretrieve.tasks.status IS 'PENDING, IN_PROGRESS, and how it ended.';
+
+COMMENT ON COLUMN pgretrieve.tasks.total IS 'Items that there are to do, where that is known.';
+
+COMMENT ON COLUMN pgretrieve.tasks.done IS 'Items that are done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.failed IS 'Items that could not be done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.about IS 'What its starter asked for and was told: shown in answers.';
+
+COMMENT ON COLUMN pgretrieve.tasks.state IS 'Where it goes on after an interruption.';
+
+COMMENT ON COLUMN pgretrieve.tasks.error IS 'Why it failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.tasks.cancel_requested IS 'Whether it is to end before it is done.';
+
+COMMENT ON COLUMN pgretrieve.tasks.created_by IS 'The API key (its id, never the key) that started it.';
+
+COMMENT ON COLUMN pgretrieve.tasks.created_at IS 'When it was asked for.';
+
+COMMENT ON COLUMN pgretrieve.tasks.started_at IS 'When it first ran.';
+
+COMMENT ON COLUMN pgretrieve.tasks.finished_at IS 'When it ended.';
+
+CREATE VIEW pgretrieve.all_tasks AS
+ SELECT namespace_id,
+    task_id,
+    kind,
+    subject,
+    status,
+    total,
+    done,
+    failed,
+        CASE
+            WHEN (total > 0) THEN LEAST(round(((100.0 * ((done + failed))::numeric) / (total)::numeric), 1), 100.0)
+            ELSE NULL::numeric
+        END AS percent,
+    (error ->> 'code'::text) AS error_code,
+    (error ->> 'message'::text) AS error,
+    created_at,
+    started_at,
+    finished_at
+   FROM pgretrieve.tasks t;
+
+COMMENT ON VIEW pgretrieve.all_tasks IS 'What takes longer than a request: index builds, back-fills, batches, migrations of models; how far each is, and how it ended.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.task_id IS 'Its id.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.kind IS 'What it does: build_index, backfill, ….';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.subject IS 'What it does it to: a vector config, a collection, ….';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.status IS 'PENDING, IN_PROGRESS; COMPLETED, COMPLETED_WITH_ERRORS, FAILED or CANCELED.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.total IS 'Items to do, where that is known.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.done IS 'Items done.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.failed IS 'Items that could not be done.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.percent IS 'How far it is, where that is known.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.error_code IS 'Why it failed, as a code of the API.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.error IS 'Why it failed.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.created_at IS 'When it was asked for.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.started_at IS 'When it first ran.';
+
+COMMENT ON COLUMN pgretrieve.all_tasks.finished_at IS 'When it ended.';
+
+CREATE VIEW pgretrieve.all_vector_configs AS
+ SELECT c.namespace_id,
+    c.name AS vector_config,
+    n.schema_name,
+    (
+        CASE c.kind
+            WHEN 'multi'::text THEN ('documents_'::text || (c.column_name)::text)
+            ELSE 'documents'::text
+        END)::name AS table_name,
+        CASE c.kind
+            WHEN 'multi'::text THEN 'vector'::name
+            ELSE c.column_name
+        END AS column_name,
+    c.kind,
+    c.dimension,
+    c.metric,
+    m.inference_service,
+    c.shadow_of,
+    c.index_method,
+    c.index_state,
+    (c.filled_by IS NOT NULL) AS is_filling,
+    COALESCE(i.indisvalid, false) AS index_is_valid,
+    c.index_name,
+    pg_relation_size((x.oid)::regclass) AS index_bytes,
+        CASE
+            WHEN (c.kind <> 'sparse'::text) THEN ((4 * c.dimension) + 8)
+            ELSE NULL::integer
+        END AS bytes_of_a_vector,
+    c.created_at
+   FROM (((((pgretrieve.vector_configs c
+     JOIN pgretrieve.namespaces n USING (namespace_id))
+     LEFT JOIN pgretrieve.vector_inference_map m ON (((m.namespace_id = c.namespace_id) AND (m.name = c.name))))
+     LEFT JOIN pg_namespace s ON ((s.nspname = n.schema_name)))
+     LEFT JOIN pg_class x ON (((x.relnamespace = s.oid) AND (x.relname = c.index_name) AND (x.relkind = 'i'::"char"))))
+     LEFT JOIN pg_index i ON ((i.indexrelid = x.oid)));
+
+COMMENT ON VIEW pgretrieve.all_vector_configs IS 'Every vector config: the column that holds its vectors, its index and that one''s state and size, and its service.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.vector_config IS 'Its name in the API.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.schema_name IS 'The schema.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.table_name IS 'The table that holds its vectors.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.column_name IS 'The column; it may change when a migration of models is cut over.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.kind IS 'dense: one vector per document; sparse: indices and values; multi: several vectors per document, in a table of their own.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.dimension IS 'Numbers in each vector.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.metric IS 'cosine, dot or euclidean.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.inference_service IS 'The service that embeds its queries; null: callers do.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.shadow_of IS 'The vector config that this one may replace: a migration of models is under way. Null: it is searched.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.index_method IS 'HNSW on vector, on halfvec or on bits; exact: it has no index.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.index_state IS 'building, ready or failed; searches are exact unless it is ready.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.is_filling IS 'Whether a back-fill is still making vectors of documents that have none.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.index_is_valid IS 'Whether PostgreSQL has that index, whole.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.index_name IS 'The index.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.index_bytes IS 'Its size on disk; null where there is none.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.bytes_of_a_vector IS 'What one vector takes; null of sparse ones, whose sizes differ.';
+
+COMMENT ON COLUMN pgretrieve.all_vector_configs.created_at IS 'When it was declared.';
+
 CREATE TABLE pgretrieve.api_keys (
     key_id text NOT NULL,
     key_hash bytea NOT NULL,
@@ -1194,7 +1927,10 @@ CREATE TABLE pgretrieve.api_keys (
     namespaces text[],
     created_by text,
     last_used_at timestamp with time zone,
-    CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32))
+    previous_hash bytea,
+    previous_until timestamp with time zone,
+    CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
+    CONSTRAINT api_keys_previous_hash_check CHECK ((octet_length(previous_hash) = 32))
 );
 
 COMMENT ON TABLE pgretrieve.api_keys IS 'API keys, as hashes: a key itself is nowhere.';
@@ -1218,6 +1954,10 @@ COMMENT ON COLUMN pgretrieve.api_keys.namespaces IS 'Ids of the namespaces that 
 COMMENT ON COLUMN pgretrieve.api_keys.created_by IS 'The key (its id) or the command that made it.';
 
 COMMENT ON COLUMN pgretrieve.api_keys.last_used_at IS 'When it was last used, to the minute.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.previous_hash IS 'SHA-256 of the key before it was last rotated.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.previous_until IS 'Until when that works, too.';
 
 CREATE TABLE pgretrieve.awaited_work (
     work_id bigint NOT NULL,
@@ -1369,53 +2109,6 @@ COMMENT ON COLUMN pgretrieve.collection_sources.collection_id IS 'The collection
 COMMENT ON COLUMN pgretrieve.collection_sources.bucket_id IS 'A bucket whose objects it reads.';
 
 COMMENT ON COLUMN pgretrieve.collection_sources.parent_id IS 'A collection whose documents it reads.';
-
-CREATE TABLE pgretrieve.collections (
-    collection_id text NOT NULL,
-    namespace_id text NOT NULL,
-    collection_name text NOT NULL,
-    description text,
-    source jsonb NOT NULL,
-    feature_extractor jsonb NOT NULL,
-    paths jsonb NOT NULL,
-    fields jsonb NOT NULL,
-    fingerprint text NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    auto boolean DEFAULT true NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE pgretrieve.collections IS 'What is made of objects or of other collections'' documents, by one extractor.';
-
-COMMENT ON COLUMN pgretrieve.collections.collection_id IS 'col_ and random characters: the collection_id of its documents.';
-
-COMMENT ON COLUMN pgretrieve.collections.namespace_id IS 'The namespace that it belongs to, and goes with.';
-
-COMMENT ON COLUMN pgretrieve.collections.collection_name IS 'Its name, unique in the namespace.';
-
-COMMENT ON COLUMN pgretrieve.collections.description IS 'What its user says of it.';
-
-COMMENT ON COLUMN pgretrieve.collections.source IS 'What it is made from: {"type", "bucket_ids" or "collection_ids", "source_filters"}.';
-
-COMMENT ON COLUMN pgretrieve.collections.feature_extractor IS 'The extractor with its parameters, input mappings and fields that are passed through.';
-
-COMMENT ON COLUMN pgretrieve.collections.paths IS 'For each input of the extractor, the fields of the sources that feed it.';
-
-COMMENT ON COLUMN pgretrieve.collections.fields IS 'The fields of its documents with their types: {"properties", "open"}, open where there may be others.';
-
-COMMENT ON COLUMN pgretrieve.collections.fingerprint IS 'SHA-256 of what its documents depend on beside their sources: the same where nothing needs to be made again.';
-
-COMMENT ON COLUMN pgretrieve.collections.enabled IS 'Whether anything is made; what is there stays.';
-
-COMMENT ON COLUMN pgretrieve.collections.auto IS 'Whether what comes or changes is processed by itself, without a batch.';
-
-COMMENT ON COLUMN pgretrieve.collections.metadata IS 'Whatever its user keeps with it.';
-
-COMMENT ON COLUMN pgretrieve.collections.created_at IS 'When it was made.';
-
-COMMENT ON COLUMN pgretrieve.collections.updated_at IS 'When it was last changed.';
 
 CREATE TABLE pgretrieve.embedding_cache (
     service text NOT NULL,
@@ -2004,32 +2697,6 @@ ALTER TABLE pgretrieve.payload_indexes ALTER COLUMN number ADD GENERATED ALWAYS 
     CACHE 1
 );
 
-CREATE TABLE pgretrieve.promotions (
-    promotion_id bigint NOT NULL,
-    namespace_id text NOT NULL,
-    promoted_by text NOT NULL,
-    request jsonb NOT NULL,
-    before jsonb NOT NULL,
-    after jsonb NOT NULL,
-    promoted_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE pgretrieve.promotions IS 'An audit row for every promotion; outlives its namespace.';
-
-COMMENT ON COLUMN pgretrieve.promotions.promotion_id IS 'Its number.';
-
-COMMENT ON COLUMN pgretrieve.promotions.namespace_id IS 'The namespace that was promoted.';
-
-COMMENT ON COLUMN pgretrieve.promotions.promoted_by IS 'The API key (its id, never the key) or the command that did it.';
-
-COMMENT ON COLUMN pgretrieve.promotions.request IS 'What was asked for.';
-
-COMMENT ON COLUMN pgretrieve.promotions.before IS 'Mode, version, vector configs and mappings before.';
-
-COMMENT ON COLUMN pgretrieve.promotions.after IS 'The same after.';
-
-COMMENT ON COLUMN pgretrieve.promotions.promoted_at IS 'When.';
-
 ALTER TABLE pgretrieve.promotions ALTER COLUMN promotion_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pgretrieve.promotions_promotion_id_seq
     START WITH 1
@@ -2106,32 +2773,6 @@ COMMENT ON COLUMN pgretrieve.retriever_versions.retriever_name IS 'Its name then
 
 COMMENT ON COLUMN pgretrieve.retriever_versions.created_by IS 'The API key (its id, never the key) that made it; null where that is not known or no key did.';
 
-CREATE TABLE pgretrieve.retrievers (
-    retriever_id text NOT NULL,
-    namespace_id text NOT NULL,
-    retriever_name text NOT NULL,
-    version integer DEFAULT 1 NOT NULL,
-    definition jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE pgretrieve.retrievers IS 'A retriever is a stored pipeline of stages.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.retriever_id IS 'Its id, ret_….';
-
-COMMENT ON COLUMN pgretrieve.retrievers.namespace_id IS 'The namespace that it searches.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.retriever_name IS 'Its name, unique in the namespace.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.version IS 'Grows with every change.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.definition IS 'Stages, input schema and the rest, as they were sent.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.created_at IS 'When it was created.';
-
-COMMENT ON COLUMN pgretrieve.retrievers.updated_at IS 'When it last changed.';
-
 CREATE TABLE pgretrieve.service_canaries (
     service text NOT NULL,
     canary smallint NOT NULL,
@@ -2207,60 +2848,6 @@ ALTER TABLE pgretrieve.service_probes ALTER COLUMN probe_id ADD GENERATED ALWAYS
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE pgretrieve.tasks (
-    task_id text NOT NULL,
-    namespace_id text NOT NULL,
-    kind text NOT NULL,
-    subject text,
-    status text DEFAULT 'PENDING'::text NOT NULL,
-    total bigint,
-    done bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    about jsonb DEFAULT '{}'::jsonb NOT NULL,
-    state jsonb DEFAULT '{}'::jsonb NOT NULL,
-    error jsonb,
-    cancel_requested boolean DEFAULT false NOT NULL,
-    created_by text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    started_at timestamp with time zone,
-    finished_at timestamp with time zone,
-    CONSTRAINT tasks_status_check CHECK ((status = ANY (ARRAY['PENDING'::text, 'IN_PROGRESS'::text, 'COMPLETED'::text, 'COMPLETED_WITH_ERRORS'::text, 'FAILED'::text, 'CANCELED'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.tasks IS 'What takes longer than a request: index builds, back-fills, batches, migrations of models.';
-
-COMMENT ON COLUMN pgretrieve.tasks.task_id IS 'Its id, task_….';
-
-COMMENT ON COLUMN pgretrieve.tasks.namespace_id IS 'The namespace that it works on.';
-
-COMMENT ON COLUMN pgretrieve.tasks.kind IS 'What it does: build_index, backfill, ….';
-
-COMMENT ON COLUMN pgretrieve.tasks.subject IS 'What it does it to: the vector config, the collection, ….';
-
-COMMENT ON COLUMN pgretrieve.tasks.status IS 'PENDING, IN_PROGRESS, and how it ended.';
-
-COMMENT ON COLUMN pgretrieve.tasks.total IS 'Items that there are to do, where that is known.';
-
-COMMENT ON COLUMN pgretrieve.tasks.done IS 'Items that are done.';
-
-COMMENT ON COLUMN pgretrieve.tasks.failed IS 'Items that could not be done.';
-
-COMMENT ON COLUMN pgretrieve.tasks.about IS 'What its starter asked for and was told: shown in answers.';
-
-COMMENT ON COLUMN pgretrieve.tasks.state IS 'Where it goes on after an interruption.';
-
-COMMENT ON COLUMN pgretrieve.tasks.error IS 'Why it failed: {code, message}.';
-
-COMMENT ON COLUMN pgretrieve.tasks.cancel_requested IS 'Whether it is to end before it is done.';
-
-COMMENT ON COLUMN pgretrieve.tasks.created_by IS 'The API key (its id, never the key) that started it.';
-
-COMMENT ON COLUMN pgretrieve.tasks.created_at IS 'When it was asked for.';
-
-COMMENT ON COLUMN pgretrieve.tasks.started_at IS 'When it first ran.';
-
-COMMENT ON COLUMN pgretrieve.tasks.finished_at IS 'When it ended.';
 
 CREATE TABLE pgretrieve.uploads (
     upload_id text NOT NULL,
@@ -2368,138 +2955,6 @@ ALTER TABLE pgretrieve.vector_changes ALTER COLUMN change_id ADD GENERATED ALWAY
     CACHE 1
 );
 
-CREATE TABLE pgretrieve.vector_configs (
-    namespace_id text NOT NULL,
-    name text NOT NULL,
-    "position" integer NOT NULL,
-    column_name name NOT NULL,
-    kind text DEFAULT 'dense'::text NOT NULL,
-    dimension integer NOT NULL,
-    metric text NOT NULL,
-    index_name name NOT NULL,
-    index_method text NOT NULL,
-    index_state text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    shadow_of text,
-    m integer,
-    ef_construction integer,
-    filled_by text,
-    made_for text,
-    CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
-CASE kind
-    WHEN 'sparse'::text THEN 1000000000
-    ELSE 16000
-END))),
-    CONSTRAINT vector_configs_ef_construction_check CHECK (((ef_construction >= 4) AND (ef_construction <= 1000))),
-    CONSTRAINT vector_configs_index_method_check CHECK ((index_method = ANY (ARRAY['hnsw_vector'::text, 'hnsw_halfvec'::text, 'hnsw_binary'::text, 'exact'::text]))),
-    CONSTRAINT vector_configs_index_state_check CHECK ((index_state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
-    CONSTRAINT vector_configs_kind_check CHECK ((kind = ANY (ARRAY['dense'::text, 'sparse'::text, 'multi'::text]))),
-    CONSTRAINT vector_configs_m_check CHECK (((m >= 2) AND (m <= 100))),
-    CONSTRAINT vector_configs_metric_check CHECK ((metric = ANY (ARRAY['cosine'::text, 'dot'::text, 'euclidean'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.vector_configs IS 'A vector config is a pgvector column of a namespace''s documents, and its index.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.namespace_id IS 'The namespace that it belongs to.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.name IS 'Its name in the API.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs."position" IS 'The order in which configs were declared.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.column_name IS 'The column that holds the vectors.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.kind IS 'dense: one vector per document; sparse: indices and values; multi: several vectors per document, in a side table.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.dimension IS 'Numbers in each vector.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.metric IS 'What the score measures: cosine similarity, inner product, or 1 / (1 + L2 distance).';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_name IS 'The index, in the namespace''s schema; there may be none yet, see index_state.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_method IS 'How the column is indexed, by dimension: HNSW on vector (to 2,000), on a halfvec cast (to 4,000), on bits (cosine), or not.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_state IS 'building, ready or failed; searches are exact unless it is ready.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.created_at IS 'When it was declared.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.shadow_of IS 'The vector config that it shadows during a migration of models; null: it is searched.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in each layer; null: the deployment''s setting.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.made_for IS 'The extractor for whose collections it was made; they share it, and it may go with the last of them. Null: its user made it.';
-
-CREATE TABLE pgretrieve.vector_inference_map (
-    namespace_id text NOT NULL,
-    name text NOT NULL,
-    inference_service text NOT NULL,
-    source_field text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE pgretrieve.vector_inference_map IS 'Which inference service embeds queries and content for a vector config.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.namespace_id IS 'The namespace.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.name IS 'The vector config.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.inference_service IS 'The service, by its registered name.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.source_field IS 'The payload field that the service embeds on upsert; null: nothing embeds itself.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.created_at IS 'When it was mapped.';
-
-CREATE TABLE pgretrieve.work (
-    work_id bigint NOT NULL,
-    namespace_id text NOT NULL,
-    kind text NOT NULL,
-    target text NOT NULL,
-    subject text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    task_id text,
-    attempts integer DEFAULT 0 NOT NULL,
-    due_at timestamp with time zone DEFAULT now() NOT NULL,
-    lease uuid,
-    leased_until timestamp with time zone,
-    failed_at timestamp with time zone,
-    error jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
-
-COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
-
-COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
-
-COMMENT ON COLUMN pgretrieve.work.kind IS 'embed or extract.';
-
-COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
-
-COMMENT ON COLUMN pgretrieve.work.subject IS 'What it is made from: a document, an object.';
-
-COMMENT ON COLUMN pgretrieve.work.priority IS 'Higher is sooner: 0 for what is written now, below for back-fills.';
-
-COMMENT ON COLUMN pgretrieve.work.task_id IS 'The task that counts it.';
-
-COMMENT ON COLUMN pgretrieve.work.attempts IS 'How often a worker has begun it.';
-
-COMMENT ON COLUMN pgretrieve.work.due_at IS 'Not before this time.';
-
-COMMENT ON COLUMN pgretrieve.work.lease IS 'Who has it; null: nobody. A new version of the subject takes it away.';
-
-COMMENT ON COLUMN pgretrieve.work.leased_until IS 'When that ends by itself, should the worker be gone.';
-
-COMMENT ON COLUMN pgretrieve.work.failed_at IS 'When it failed for good: a dead letter.';
-
-COMMENT ON COLUMN pgretrieve.work.error IS 'Why it last failed: {code, message}.';
-
-COMMENT ON COLUMN pgretrieve.work.created_at IS 'When it came.';
-
 ALTER TABLE pgretrieve.work ALTER COLUMN work_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pgretrieve.work_work_id_seq
     START WITH 1
@@ -2517,6 +2972,9 @@ ALTER TABLE ONLY pgretrieve.api_keys
 
 ALTER TABLE ONLY pgretrieve.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY pgretrieve.api_keys
+    ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
 
 ALTER TABLE ONLY pgretrieve.awaited_work
     ADD CONSTRAINT awaited_work_pkey PRIMARY KEY (work_id, task_id);

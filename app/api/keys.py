@@ -37,7 +37,8 @@ class KeyInput(Input, frozen=True):
 
 
 class KeyShown(msgspec.Struct, kw_only=True):
-    """A key without itself; `status` is `active`, `expired` or `revoked`."""
+    """A key without itself; `status` is `active`, `expired` or `revoked`. After a rotation, the key before works
+    until `previous_until`."""
 
     key_id: str
     name: str
@@ -49,6 +50,7 @@ class KeyShown(msgspec.Struct, kw_only=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    previous_until: datetime | None
 
 
 class KeyMade(KeyShown, kw_only=True):
@@ -115,4 +117,30 @@ async def revoke_key(key_id: FromPath[str], request: Request[Any, Any, Any], run
     return KeyShown(**_fields(revoked))
 
 
-router = Router("/keys", route_handlers=[create_key, list_keys, get_key, revoke_key], tags=["Keys"])
+class RotateInput(Input, frozen=True):
+    """For how many seconds the key before works on; a day by default, 0: it ends at once."""
+
+    grace_seconds: int = 86_400
+
+
+@post(
+    "/{key_id:str}/rotate",
+    scope="admin",
+    dto=Json[RotateInput],
+    return_dto=None,
+    status_code=200,
+    operation_id="rotate_key",
+)
+async def rotate_key(
+    key_id: FromPath[str], data: JSONBody[RotateInput], request: Request[Any, Any, Any], runtime: RuntimeDep
+) -> Response[KeyMade]:
+    """Give a key another secret under the same id, scopes and namespaces; the one before works on for a while."""
+    grace = timedelta(seconds=min(max(data.grace_seconds, -1), CENTURY_S))
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        key, stored = await keys.rotate(conn, key_id, grace, request.state.principal)
+    request.app.state.keyring.forget_all()
+    made = KeyMade(**_fields(stored), key=key, warnings=[])
+    return Response(made, headers={"Cache-Control": "no-store"}, status_code=200)
+
+
+router = Router("/keys", route_handlers=[create_key, list_keys, get_key, revoke_key, rotate_key], tags=["Keys"])

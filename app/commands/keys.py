@@ -1,4 +1,4 @@
-"""pgretrieve keys: API keys made, listed and revoked on the database itself. Who may open it has every right."""
+"""pgretrieve keys: API keys made, rotated and revoked on the database itself. Who may open it has every right."""
 
 import asyncio
 import re
@@ -42,7 +42,7 @@ class End(click.ParamType[datetime]):
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys, directly on the database."""
+    """Make, list, rotate and revoke API keys, directly on the database."""
 
 
 @keys.command()
@@ -115,6 +115,25 @@ def revoke(key_id: str, as_json: bool, data_dir: Path | None) -> None:
         click.echo(
             f"{revoked.key_id} ({revoked.name}) is revoked; services refuse it within {settings.key_cache_s:g} s."
         )
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--grace", default="24h", help="How long the key before works on: 24h, 45m, 7d; 0m ends it at once.")
+@json_option
+@data_dir_option
+def rotate(key_id: str, grace: str, as_json: bool, data_dir: Path | None) -> None:
+    """Give a key another secret and print it, this once; the one before works on for a while."""
+    if not (found := re.fullmatch(r"(\d{1,6})([mhdw])", grace)):
+        raise click.BadParameter(f"{grace!r} is no time; say 24h, 45m, or 7d.", param_hint="--grace")
+    lasting = timedelta(**{UNITS[found[2]]: int(found[1])})
+    key, stored = _on_database(settings_of(data_dir=data_dir), lambda conn: domain.rotate(conn, key_id, lasting))
+    if as_json:
+        print_json({**_shown(stored), "key": key})
+        return
+    click.echo(f"{key}\n", nl=False)
+    until = f"until {stored.previous_until:%Y-%m-%d %H:%M}" if stored.previous_until else "no longer"
+    click.echo(f"That is {stored.key_id} ({stored.name}) from now on; the key before works {until}.", err=True)
 
 
 def _shown(key: Key) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex, DropSchema
 
+from app.db.statements import statement
 from app.retrieval.catalog import VectorConfig, vector_type
 from app.retrieval.vectors import index_expression, index_operator_class
 from app.settings import Settings
@@ -98,13 +99,21 @@ async def create_tables(conn: AsyncConnection, schema: str, configs: Sequence[Ve
     """Create the schema and its tables, without vector indexes."""
     await conn.execute(CreateSchema(schema))
     await conn.run_sync(documents_table(schema, configs).metadata.create_all, checkfirst=False)
+    await hand_over(conn, schema)
     await create_side_tables(conn, schema, configs)
 
 
 async def create_side_tables(conn: AsyncConnection, schema: str, configs: Sequence[VectorConfig]) -> None:
-    for config in configs:
-        if config.kind == "multi":
-            await conn.run_sync(side_table(schema, config).create, checkfirst=False)
+    several = [config for config in configs if config.kind == "multi"]
+    for config in several:
+        await conn.run_sync(side_table(schema, config).create, checkfirst=False)
+    if several:
+        await hand_over(conn, schema)
+
+
+async def hand_over(conn: AsyncConnection, schema: str) -> None:
+    """What was just created belongs to the database's roles, where those were made: for whoever creates tables here."""
+    await conn.execute(statement("hand_over"), {"schema": schema})
 
 
 async def create_index(conn: AsyncConnection, schema: str, config: VectorConfig, settings: Settings) -> None:

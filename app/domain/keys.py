@@ -4,17 +4,18 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
 from app.domain.access import EVERYTHING, SCOPES, WHOLE_SERVER, Principal
-from app.errors import Conflict, Forbidden, NotFound, Problems, Unauthorized
+from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem, Problems, Unauthorized
 
 ROOT = "root"
 LONGEST_NAME = 200
+LONGEST_GRACE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Key:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    previous_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,14 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         return None
     if row.revoked_at is not None:
         raise Unauthorized("This API key was revoked; ask for another one.", code="key_revoked")
-    if row.seconds_left is not None and row.seconds_left <= 0:
+    if row.is_over:
         message = f"This API key ended at {row.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}; ask for another one."
         raise Unauthorized(message, code="key_expired")
+    if row.is_previous and row.seconds_left <= 0:
+        message = (
+            "This API key was rotated, and the time is over in which the secret before worked, too; use the new one."
+        )
+        raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
     return Found(Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at), row.seconds_left)
 
@@ -158,6 +165,30 @@ async def revoke(conn: AsyncConnection, key_id: str) -> Key:
         raise Conflict(message, code="root_key")
     await conn.execute(statement("revoke_key"), {"key_id": key_id})
     return await get(conn, key_id)
+
+
+async def rotate(
+    conn: AsyncConnection, key_id: str, grace: timedelta, maker: Principal | None = None
+) -> tuple[str, Key]:
+    """Give a key another secret; the one before works on for a while. Answers the secret, here and nowhere else.
+
+    Who gets it can do what the key can, so it must be nothing that the `maker` could not give; None: a command.
+    """
+    if not timedelta() <= grace <= LONGEST_GRACE:
+        problem = f"The secret before works for 0 to {LONGEST_GRACE.days} days more."
+        raise InvalidRequest([Problem(("body", "grace_seconds"), "out_of_range", problem)])
+    if key_id == ROOT:
+        message = "The root key is replaced by the service's setting (PGRETRIEVE_ROOT_KEY), not rotated."
+        raise Conflict(message, code="root_key")
+    stored = await get(conn, key_id)
+    if maker is not None:
+        end = stored.expires_at or datetime.max.replace(tzinfo=UTC)
+        bounded(Wanted(stored.name, stored.scopes, stored.namespaces, end), maker)
+    key = new_key()
+    binds = {"key_id": key_id, "key_hash": hash_key(key), "grace": grace}
+    if (await conn.execute(statement("rotate_key"), binds)).one_or_none() is None:
+        raise Conflict(f"The key {key_id!r} has ended; make another one.", code="key_ended")
+    return key, await get(conn, key_id)
 
 
 async def note_uses(conn: AsyncConnection, uses: Mapping[str, datetime]) -> None:

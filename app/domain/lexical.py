@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db import ddl
 from app.db.statements import as_json, statement
 from app.errors import Problems
 from app.jobs import queue
@@ -81,6 +82,7 @@ async def declare(conn: AsyncConnection, namespace_id: str, fields: Sequence[Lex
 async def _create(conn: AsyncConnection, namespace_id: str, schema: str, fields: Sequence[LexicalField]) -> None:
     binds = {"namespace_id": namespace_id, "schema": schema, "fields": as_json(list(fields))}
     await conn.execute(statement("create_lexical_index"), binds)
+    await ddl.hand_over(conn, schema)
     batch = {"schema": schema, "after": "", "most": BATCH}
     last = (await conn.execute(statement("fill_lexical_index"), batch)).scalar_one()
     more = {**batch, "after": last, "most": 1}

@@ -1,14 +1,18 @@
 -- find_key --
--- A key by its hash, also one that has ended; how long it holds is told by the database's clock.
-SELECT key_id, scopes, namespaces, expires_at, revoked_at,
-    CAST(extract(epoch FROM expires_at - now()) AS double precision) AS seconds_left
-FROM pgretrieve.api_keys WHERE key_hash = :key_hash;
+-- A key by its hash or the one before it was rotated, also one that has ended; how long it holds is told by the
+-- database's clock.
+SELECT key_id, scopes, namespaces, expires_at, revoked_at, coalesce(expires_at <= now(), false) AS is_over,
+    key_hash <> :key_hash AS is_previous,
+    CAST(extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :key_hash THEN previous_until END) - now())
+        AS double precision) AS seconds_left
+FROM pgretrieve.api_keys WHERE key_hash = :key_hash OR previous_hash = :key_hash;
 
 -- list_keys --
 -- One key, or a page of them.
 SELECT key_id, name, scopes, namespaces,
     CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'active' END AS status,
-    created_by, created_at, expires_at, revoked_at, last_used_at
+    created_by, created_at, expires_at, revoked_at, last_used_at,
+    CASE WHEN previous_until > now() THEN previous_until END AS previous_until
 FROM pgretrieve.api_keys
 WHERE (CAST(:key_id AS text) IS NULL OR key_id = :key_id) AND (CAST(:after AS text) IS NULL OR key_id > :after)
 ORDER BY key_id LIMIT :limit;
@@ -30,6 +34,11 @@ ON CONFLICT (key_id) DO UPDATE SET key_hash = excluded.key_hash, scopes = exclud
 
 -- revoke_key --
 UPDATE pgretrieve.api_keys SET revoked_at = now() WHERE key_id = :key_id AND revoked_at IS NULL;
+
+-- rotate_key --
+-- No row where it has ended. A second rotation ends the secret before the first.
+UPDATE pgretrieve.api_keys SET previous_hash = key_hash, previous_until = now() + CAST(:grace AS interval), key_hash = :key_hash
+WHERE key_id = :key_id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) RETURNING key_id;
 
 -- note_key_uses --
 -- Rows that are locked are another process's, which writes nearly the same; waiting for them could deadlock.

@@ -84,6 +84,9 @@ WHERE CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS 
 -- Whether a schema of this name is there already, ours or its user's.
 SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = :schema);
 
+-- hand_over --
+SELECT pgretrieve.hand_over(:schema);
+
 -- insert_namespace --
 INSERT INTO pgretrieve.namespaces (namespace_id, namespace_name, schema_name, schema_revision, mode,
     dynamic_vector_indexes, description, settings)

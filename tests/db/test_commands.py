@@ -75,6 +75,13 @@ def test_keys_and_doctor_beside_a_service_and_after_it(data_dir: Path) -> None:
         assert listed["root key"]["key_id"] == "root"
         assert key not in str(listed)
 
+        rotated = run("keys", "rotate", reader["key_id"], "--grace", "0m", *here)
+        assert rotated.exit_code == 0, rotated.stderr
+        assert httpx.get(f"{url}/v1/namespaces", headers=headers).status_code == 401
+        headers = {"Authorization": f"Bearer {rotated.stdout.strip()}"}
+        assert httpx.get(f"{url}/v1/namespaces", headers=headers).status_code == 200
+        assert "no time" in run("keys", "rotate", reader["key_id"], "--grace", "soon", *here).stderr
+
         revoked = run("keys", "revoke", reader["key_id"], *here)
         assert f"{reader['key_id']} (reader) is revoked" in revoked.stdout
         assert httpx.get(f"{url}/v1/namespaces", headers=headers).status_code == 401

@@ -1,0 +1,1 @@
+ALTER TABLE pgretrieve.api_keys DROP COLUMN previous_hash, DROP COLUMN previous_until;
