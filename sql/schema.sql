@@ -1807,7 +1807,7 @@ CREATE TABLE pgretrieve.work (
     failed_at timestamp with time zone,
     error jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text])))
+    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text, 'gather'::text])))
 );
 
 COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
@@ -1816,7 +1816,7 @@ COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
 
 COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
 
-COMMENT ON COLUMN pgretrieve.work.kind IS 'embed or extract.';
+COMMENT ON COLUMN pgretrieve.work.kind IS 'embed, extract, or gather: the sources of the collection `target`, for the task `subject` or, where that is empty, because it has begun.';
 
 COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
 
