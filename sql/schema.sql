@@ -2955,6 +2955,138 @@ ALTER TABLE pgretrieve.vector_changes ALTER COLUMN change_id ADD GENERATED ALWAY
     CACHE 1
 );
 
+CREATE TABLE pgretrieve.vector_configs (
+    namespace_id text NOT NULL,
+    name text NOT NULL,
+    "position" integer NOT NULL,
+    column_name name NOT NULL,
+    kind text DEFAULT 'dense'::text NOT NULL,
+    dimension integer NOT NULL,
+    metric text NOT NULL,
+    index_name name NOT NULL,
+    index_method text NOT NULL,
+    index_state text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    shadow_of text,
+    m integer,
+    ef_construction integer,
+    filled_by text,
+    made_for text,
+    CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
+CASE kind
+    WHEN 'sparse'::text THEN 1000000000
+    ELSE 16000
+END))),
+    CONSTRAINT vector_configs_ef_construction_check CHECK (((ef_construction >= 4) AND (ef_construction <= 1000))),
+    CONSTRAINT vector_configs_index_method_check CHECK ((index_method = ANY (ARRAY['hnsw_vector'::text, 'hnsw_halfvec'::text, 'hnsw_binary'::text, 'exact'::text]))),
+    CONSTRAINT vector_configs_index_state_check CHECK ((index_state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
+    CONSTRAINT vector_configs_kind_check CHECK ((kind = ANY (ARRAY['dense'::text, 'sparse'::text, 'multi'::text]))),
+    CONSTRAINT vector_configs_m_check CHECK (((m >= 2) AND (m <= 100))),
+    CONSTRAINT vector_configs_metric_check CHECK ((metric = ANY (ARRAY['cosine'::text, 'dot'::text, 'euclidean'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.vector_configs IS 'A vector config is a pgvector column of a namespace''s documents, and its index.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.namespace_id IS 'The namespace that it belongs to.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.name IS 'Its name in the API.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs."position" IS 'The order in which configs were declared.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.column_name IS 'The column that holds the vectors.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.kind IS 'dense: one vector per document; sparse: indices and values; multi: several vectors per document, in a side table.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.dimension IS 'Numbers in each vector.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.metric IS 'What the score measures: cosine similarity, inner product, or 1 / (1 + L2 distance).';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_name IS 'The index, in the namespace''s schema; there may be none yet, see index_state.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_method IS 'How the column is indexed, by dimension: HNSW on vector (to 2,000), on a halfvec cast (to 4,000), on bits (cosine), or not.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.index_state IS 'building, ready or failed; searches are exact unless it is ready.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.created_at IS 'When it was declared.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.shadow_of IS 'The vector config that it shadows during a migration of models; null: it is searched.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in each layer; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
+
+COMMENT ON COLUMN pgretrieve.vector_configs.made_for IS 'The extractor for whose collections it was made; they share it, and it may go with the last of them. Null: its user made it.';
+
+CREATE TABLE pgretrieve.vector_inference_map (
+    namespace_id text NOT NULL,
+    name text NOT NULL,
+    inference_service text NOT NULL,
+    source_field text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.vector_inference_map IS 'Which inference service embeds queries and content for a vector config.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.name IS 'The vector config.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.inference_service IS 'The service, by its registered name.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.source_field IS 'The payload field that the service embeds on upsert; null: nothing embeds itself.';
+
+COMMENT ON COLUMN pgretrieve.vector_inference_map.created_at IS 'When it was mapped.';
+
+CREATE TABLE pgretrieve.work (
+    work_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    kind text NOT NULL,
+    target text NOT NULL,
+    subject text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    task_id text,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease uuid,
+    leased_until timestamp with time zone,
+    failed_at timestamp with time zone,
+    error jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text, 'gather'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
+
+COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.work.kind IS 'embed, extract, or gather: the sources of the collection `target`, for the task `subject` or, where that is empty, because it has begun.';
+
+COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
+
+COMMENT ON COLUMN pgretrieve.work.subject IS 'What it is made from: a document, an object.';
+
+COMMENT ON COLUMN pgretrieve.work.priority IS 'Higher is sooner: 0 for what is written now, below for back-fills.';
+
+COMMENT ON COLUMN pgretrieve.work.task_id IS 'The task that counts it.';
+
+COMMENT ON COLUMN pgretrieve.work.attempts IS 'How often a worker has begun it.';
+
+COMMENT ON COLUMN pgretrieve.work.due_at IS 'Not before this time.';
+
+COMMENT ON COLUMN pgretrieve.work.lease IS 'Who has it; null: nobody. A new version of the subject takes it away.';
+
+COMMENT ON COLUMN pgretrieve.work.leased_until IS 'When that ends by itself, should the worker be gone.';
+
+COMMENT ON COLUMN pgretrieve.work.failed_at IS 'When it failed for good: a dead letter.';
+
+COMMENT ON COLUMN pgretrieve.work.error IS 'Why it last failed: {code, message}.';
+
+COMMENT ON COLUMN pgretrieve.work.created_at IS 'When it came.';
+
 ALTER TABLE pgretrieve.work ALTER COLUMN work_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pgretrieve.work_work_id_seq
     START WITH 1

@@ -269,7 +269,6 @@ class TriggeredModel(msgspec.Struct, kw_only=True):
     source_collection_ids: list[str] | None = None
     object_count: int | None = None
     document_count: int | None = None
-    queued_count: int
     total_tiers: int
     message: str
 

@@ -263,9 +263,8 @@ def _triggered(found: Collection, triggered: Triggered, *, by_bucket: bool) -> T
     return TriggeredModel(
         task_id=triggered.task_id,
         collection_id=found.collection_id,
-        queued_count=triggered.queued,
         total_tiers=len(triggered.tiers),
-        message=f"{triggered.queued} of {triggered.sources} {what} are to be processed.",
+        message=f"{triggered.sources} {what} are looked at, and processed where they are not yet.",
         **told,
     )
 

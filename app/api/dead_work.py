@@ -24,7 +24,7 @@ class RedriveInput(Input, frozen=True):
 
 class DeadShown(msgspec.Struct, kw_only=True):
     """Something that failed for good. `embed`: the vector of the document `subject` in the index `target`; `extract`:
-    the documents of the collection `target` from the object `subject`."""
+    the documents of the collection `target` from the object `subject`; `gather`: what the task `subject` asks of it."""
 
     work_id: int
     kind: str

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
@@ -33,6 +34,10 @@ async def failed_objects(conn: AsyncConnection, batch: Batch) -> int:
     """Objects that no document was made of."""
     count: int = (await conn.execute(statement("count_failed_objects"), {"task_id": batch.task_id})).scalar_one()
     return count
+
+
+# Then nothing is on its way any more; what a cancelled batch has left is not lost, it may be asked for again.
+SETTLED = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,10 @@ async def audit(conn: AsyncConnection, catalog: Catalog, batch: Batch) -> list[A
                 found.append(Accounted(collection_id, n, 0, 0, 0, 0, 0))
                 continue
             gone = await _gone(conn, catalog, row.rest) if row.rest else 0
-            found.append(Accounted(collection_id, n, row.submitted, row.succeeded, row.failed, row.pending, gone))
+            later = 0 if row.enabled and batch.status in SETTLED else len(row.rest) - gone
+            found.append(
+                Accounted(collection_id, n, row.submitted, row.succeeded, row.failed, row.pending + later, gone)
+            )
     return found
 
 
@@ -79,5 +87,6 @@ async def _gone(conn: AsyncConnection, catalog: Catalog, ids: Sequence[str]) -> 
     """How many of these objects or documents are not there any more."""
     objects = (await conn.execute(statement("count_objects"), {"object_ids": list(ids)})).scalar_one()
     documents = catalog.relation
-    asked = sa.select(sa.func.count()).where(documents.c.document_id.in_(list(ids)))
+    given = sa.func.any(sa.bindparam("ids", list(ids), ARRAY(sa.Text)))  # in_() has a bind for each: 65,535 at most
+    asked = sa.select(sa.func.count()).where(documents.c.document_id == given)
     return len(ids) - int(objects) - int((await conn.execute(asked)).scalar_one())

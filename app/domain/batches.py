@@ -15,7 +15,7 @@ from app.domain import access, collections, processing, tasks, work
 from app.domain.collections import Collection
 from app.domain.documents import holds_nul
 from app.domain.listing import Listed
-from app.domain.processing import Dedup, Queued
+from app.domain.processing import Dedup
 from app.errors import Conflict, NotFound, Problems
 from app.retrieval.catalog import Catalog
 
@@ -190,13 +190,11 @@ async def submit(conn: AsyncConnection, catalog: Catalog, bucket_id: str, batch_
     about = {"batch_id": batch_id, "bucket_id": bucket_id, "object_count": found.object_count}
     task_id = await tasks.create(conn, catalog.namespace_id, "batch", subject=batch_id, about=about)
     await conn.execute(statement("submit_batch"), {"batch_id": batch_id, "task_id": task_id})
-    again = found.dedup != "skip"
     every = await processing.tiers(conn, catalog.namespace_id, buckets=[bucket_id], only=found.collection_ids)
     for collection_id in (each for tier in every for each in tier):
         collection = await collections.find(conn, catalog.namespace_id, collection_id)
         if bucket_id in collection.made_of:
-            await processing.queue(conn, catalog, collection, batch_id=batch_id, again=again, task_id=task_id)
-    await processing.go_on(conn, catalog, every, [batch_id], task_id, again=again)
+            await processing.ask_for(conn, catalog.namespace_id, collection_id, task_id)
     await processing.begin_counting(conn, task_id)
     return await find(conn, catalog.namespace_id, bucket_id, batch_id)
 
@@ -209,7 +207,6 @@ class Triggered:
     batch_ids: Sequence[str]
     holders: Sequence[str]
     sources: int
-    queued: int
     tiers: Sequence[Sequence[str]]
 
 
@@ -227,29 +224,25 @@ async def trigger(
         raise Conflict(f"The collection {collection.collection_name!r} is not enabled.", code="not_enabled")
     of = [each for each in collection.made_of if holders is None or each in holders]
     await _check_sources(conn, collection, of, holders, source_ids)
-    about = {"collection_id": collection.collection_id, "dedup_strategy": dedup}
+    about = {"collection_id": collection.collection_id, "dedup_strategy": dedup, "holders": of}
     task_id = await tasks.create(conn, catalog.namespace_id, "trigger", subject=collection.collection_id, about=about)
     every = await processing.tiers(conn, catalog.namespace_id, collections=[collection.collection_id])
-    again, queued, batch_ids = dedup != "skip", Queued(), list[str]()
+    reached, batch_ids = [each for tier in every for each in tier], list[str]()
     if collection.is_over_collections:
-        queued = await processing.queue(conn, catalog, collection, holders=of, again=again, task_id=task_id)
+        count = await processing.count_documents(conn, catalog, of)
     else:
+        count = 0
         for bucket_id in of:
-            binds = {"task_id": task_id, "namespace_id": catalog.namespace_id, "bucket_id": bucket_id, "dedup": dedup}
-            more = {
-                "collection_ids": [each for tier in every for each in tier],
-                "created_by": access.actor(),
-                "batch_id": f"btch_{secrets.token_hex(12)}",
-            }
-            await conn.execute(statement("insert_trigger_batch"), binds | more)
-            batch_id, ids = str(more["batch_id"]), None if source_ids is None else list(source_ids)
-            listed = {"batch_id": batch_id, "bucket_id": bucket_id, "object_ids": ids}
-            await conn.execute(statement("add_batch_objects"), listed)
-            queued += await processing.queue(conn, catalog, collection, batch_id=batch_id, again=again, task_id=task_id)
-            batch_ids.append(batch_id)
-    await processing.go_on(conn, catalog, every, batch_ids or None, task_id, again=again)
+            batch_ids.append(f"btch_{secrets.token_hex(12)}")
+            binds = {"batch_id": batch_ids[-1], "bucket_id": bucket_id}
+            more = {"task_id": task_id, "namespace_id": catalog.namespace_id, "dedup": dedup, "collection_ids": reached}
+            await conn.execute(statement("insert_trigger_batch"), binds | more | {"created_by": access.actor()})
+            ids = None if source_ids is None else list(source_ids)
+            count += (await conn.execute(statement("add_batch_objects"), binds | {"object_ids": ids})).rowcount
+    if of:
+        await processing.ask_for(conn, catalog.namespace_id, collection.collection_id, task_id)
     await processing.begin_counting(conn, task_id)
-    return Triggered(task_id, batch_ids, of, queued.sources, queued.queued, every)
+    return Triggered(task_id, batch_ids, of, count, every)
 
 
 async def _check_sources(

@@ -71,7 +71,7 @@ async def create(
     services: Mapping[str, ServiceInfo],
     settings: Settings,
 ) -> Collection:
-    """Make a collection with its index within the caller's transaction, and queue what its sources have already.
+    """Make a collection with its index within the caller's transaction; what its sources have is gathered after it.
 
     Raises `Conflict` (not managed, a taken name), or `InvalidRequest` with every problem.
     """
@@ -100,7 +100,7 @@ async def create(
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})
     await functions.follow(conn, catalog.namespace_id)
     if made.is_active:
-        await processing.queue(conn, catalog, made)
+        await processing.ask_for(conn, catalog.namespace_id, made.collection_id)
     made_for, actor = wanted.feature_extractor.name, access.actor() or "worker"
     await collection_indexes.prepare(conn, catalog, filled, made_for, request, actor)
     return await find(conn, catalog.namespace_id, collection_id)
@@ -228,7 +228,7 @@ async def change(conn: AsyncConnection, catalog: Catalog, identifier: str, chang
     await functions.follow(conn, catalog.namespace_id)
     changed = await find(conn, catalog.namespace_id, found.collection_id)
     if changed.is_active and not found.is_active:
-        await processing.queue(conn, catalog, changed)
+        await processing.ask_for(conn, catalog.namespace_id, changed.collection_id)
     if not changed.enabled:
         await conn.execute(statement("forget_extractions_of"), binds | {"namespace_id": catalog.namespace_id})
     return await find(conn, catalog.namespace_id, found.collection_id)

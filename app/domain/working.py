@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from app.db.engine import transaction
-from app.domain import extracting, filling, work
+from app.domain import extracting, filling, gathering, work
 from app.domain.runtime import Runtime
 from app.domain.work import Claimed
 
@@ -14,7 +14,7 @@ Handler = Callable[[Runtime, str, Sequence[Claimed]], Awaitable[bool]]
 """Ends each of the rows that it is given, all of one target: made, postponed or dead. Answers whether others of that
 target may be tried now: not where a service is down."""
 
-HANDLERS: Mapping[str, Handler] = {"embed": filling.fill, "extract": extracting.extract}
+HANDLERS: Mapping[str, Handler] = {"embed": filling.fill, "extract": extracting.extract, "gather": gathering.gather}
 
 
 async def do_all(runtime: Runtime, namespace_id: str, subjects: Sequence[str] | None = None) -> int:

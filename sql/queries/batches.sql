@@ -38,6 +38,9 @@ VALUES (:batch_id, :namespace_id, :bucket_id, :batch_name, CAST(:collection_ids 
 INSERT INTO pgretrieve.batches (batch_id, namespace_id, bucket_id, collection_ids, dedup, task_id, created_by, submitted_at)
 VALUES (:batch_id, :namespace_id, :bucket_id, CAST(:collection_ids AS text[]), :dedup, :task_id, :created_by, now());
 
+-- batches_of_task --
+SELECT batch_id, bucket_id, dedup, collection_ids FROM pgretrieve.batches WHERE task_id = :task_id ORDER BY batch_id;
+
 -- lock_batch --
 SELECT batch_id FROM pgretrieve.batches WHERE batch_id = :batch_id FOR UPDATE;
 
@@ -70,7 +73,7 @@ SELECT count(*) FROM pgretrieve.objects WHERE object_id = ANY(CAST(:object_ids A
 
 -- account_of_batch --
 -- For each of some collections how many sources a batch gives it, of these how many were made, failed, and wait; and the
--- rest, of which nothing is known.
+-- rest: not queued yet, or not any more.
 WITH RECURSIVE given AS (
     SELECT s.collection_id, b.object_id AS source_id FROM pgretrieve.batch_objects b
     JOIN pgretrieve.collection_sources s ON s.bucket_id = :bucket_id AND s.collection_id = ANY(CAST(:collection_ids AS text[]))
@@ -81,12 +84,12 @@ WITH RECURSIVE given AS (
     CROSS JOIN unnest(e.document_ids) AS d (document_id)
     JOIN pgretrieve.collection_sources s ON s.parent_id = given.collection_id
         AND s.collection_id = ANY(CAST(:collection_ids AS text[])))
-SELECT g.collection_id, count(*) AS submitted,
+SELECT g.collection_id, bool_and(c.enabled) AS enabled, count(*) AS submitted,
     count(*) FILTER (WHERE w.work_id IS NULL AND e.source_id IS NOT NULL) AS succeeded,
     count(*) FILTER (WHERE w.failed_at IS NOT NULL) AS failed,
     count(*) FILTER (WHERE w.work_id IS NOT NULL AND w.failed_at IS NULL) AS pending,
     coalesce(array_agg(g.source_id) FILTER (WHERE w.work_id IS NULL AND e.source_id IS NULL), '{}') AS rest
-FROM given g
+FROM given g JOIN pgretrieve.collections c USING (collection_id)
 LEFT JOIN pgretrieve.extractions e ON e.collection_id = g.collection_id AND e.source_id = g.source_id
 LEFT JOIN pgretrieve.work w ON w.namespace_id = :namespace_id AND w.kind = 'extract' AND w.target = g.collection_id
     AND w.subject = g.source_id

@@ -14,7 +14,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE failed_at IS NULL) AS open_extractions,
         count(*) FILTER (WHERE failed_at IS NOT NULL) AS failed_extractions
     FROM pgretrieve.work
-    WHERE namespace_id = c.namespace_id AND kind = 'extract' AND target = c.collection_id) w
+    WHERE namespace_id = c.namespace_id AND kind <> 'embed' AND target = c.collection_id) w
 WHERE c.namespace_id = :namespace_id AND (c.collection_id = :identifier OR c.collection_name = :identifier)
 ORDER BY c.collection_id = :identifier DESC LIMIT 1;
 
@@ -34,7 +34,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE failed_at IS NULL) AS open_extractions,
         count(*) FILTER (WHERE failed_at IS NOT NULL) AS failed_extractions
     FROM pgretrieve.work
-    WHERE namespace_id = c.namespace_id AND kind = 'extract' AND target = c.collection_id) w
+    WHERE namespace_id = c.namespace_id AND kind <> 'embed' AND target = c.collection_id) w
 WHERE c.namespace_id = :namespace_id;
 
 -- insert_collection --
@@ -68,7 +68,7 @@ FROM CAST(:changes AS jsonb) AS c WHERE collection_id = :collection_id;
 -- delete_collection --
 -- With what is yet to be made for it.
 WITH work AS (
-    DELETE FROM pgretrieve.work WHERE namespace_id = :namespace_id AND kind = 'extract' AND target = :collection_id)
+    DELETE FROM pgretrieve.work WHERE namespace_id = :namespace_id AND kind <> 'embed' AND target = :collection_id)
 DELETE FROM pgretrieve.collections WHERE collection_id = :collection_id;
 
 -- collection_index_uses --

@@ -3,10 +3,34 @@
 SELECT object_id, content_hash FROM pgretrieve.objects
 WHERE bucket_id = ANY(CAST(:bucket_ids AS text[])) AND object_id > :after ORDER BY object_id LIMIT :size;
 
--- sources_of_batch --
--- The same of a batch's objects that are there.
+-- sources_of_batches --
+-- The same of the objects of some batches that are there.
 SELECT b.object_id, o.content_hash FROM pgretrieve.batch_objects b JOIN pgretrieve.objects o USING (object_id)
-WHERE b.batch_id = :batch_id AND b.object_id > :after ORDER BY b.object_id LIMIT :size;
+WHERE b.batch_id = ANY(CAST(:batch_ids AS text[])) AND o.bucket_id = ANY(CAST(:bucket_ids AS text[])) AND b.object_id > :after
+ORDER BY b.object_id LIMIT :size;
+
+-- queue_gathering --
+-- A worker is to make work of a collection's sources; a task may wait for that.
+WITH new AS (
+    INSERT INTO pgretrieve.work AS w (namespace_id, kind, target, subject)
+    VALUES (:namespace_id, 'gather', :collection_id, coalesce(:task_id, ''))
+    ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET attempts = 0, due_at = now(), lease = NULL,
+        leased_until = NULL, failed_at = NULL, error = NULL
+    RETURNING w.work_id),
+awaited AS (
+    INSERT INTO pgretrieve.awaited_work (work_id, task_id, asked)
+    SELECT work_id, :task_id, true FROM new WHERE CAST(:task_id AS text) IS NOT NULL)
+SELECT pgretrieve.defer_work(:namespace_id);
+
+-- open_task --
+-- What a task is about, where it is to go on.
+SELECT kind, about FROM pgretrieve.tasks
+WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') AND NOT cancel_requested;
+
+-- grow_task --
+-- It waits for so many more; no row where it has ended. After its work is queued: workers lock that first, too.
+UPDATE pgretrieve.tasks SET total = total + :more
+WHERE task_id = :task_id AND status IN ('PENDING', 'IN_PROGRESS') AND NOT cancel_requested RETURNING task_id;
 
 -- queue_sources --
 -- Sources of a collection, each with the hash of its content, become its work: those that it has not made yet, or (:again)
@@ -36,17 +60,16 @@ new AS (
 awaited AS (
     INSERT INTO pgretrieve.awaited_work (work_id, task_id, asked)
     SELECT work_id, :task_id, made FROM new WHERE CAST(:task_id AS text) IS NOT NULL
-    ON CONFLICT DO NOTHING)
-SELECT count(*) FROM new;
+    ON CONFLICT DO NOTHING RETURNING work_id)
+SELECT count(*) FROM awaited;
 
 -- queue_further --
--- What some collections (:first) have made of their sources, of these batches or all, is a source of collections over
--- them: of those among :collection_ids that are not automatic, or (:again) of all, it becomes work. Triggers have seen to
--- the others; what was made of the same content is found out by who does the work.
+-- What a collection has made of these sources is a source of the collections over it: of those among :collection_ids that
+-- are not automatic, or (:again) of all, it becomes work. Triggers have seen to the others; what was made of the same
+-- content is found out by who does the work.
 WITH RECURSIVE made AS (
     SELECT e.collection_id, d.document_id FROM pgretrieve.extractions e CROSS JOIN unnest(e.document_ids) AS d (document_id)
-    WHERE e.collection_id = ANY(CAST(:first AS text[])) AND (CAST(:batch_ids AS text[]) IS NULL OR e.source_id IN (
-        SELECT object_id FROM pgretrieve.batch_objects WHERE batch_id = ANY(CAST(:batch_ids AS text[]))))
+    WHERE e.collection_id = :collection_id AND e.source_id = ANY(CAST(:source_ids AS text[]))
     UNION
     SELECT e.collection_id, d.document_id FROM made
     JOIN pgretrieve.extractions e ON e.source_id = made.document_id AND e.collection_id = ANY(CAST(:collection_ids AS text[]))
@@ -65,20 +88,20 @@ ON CONFLICT (namespace_id, kind, target, subject) DO UPDATE SET priority = great
     attempts = 0, due_at = now(), error = NULL, failed_at = NULL, lease = NULL, leased_until = NULL;
 
 -- await_made --
--- A task waits for what is open of all that was made already of its sources, as queue_further has them: to be embedded,
+-- A task waits for what is open of all that was made already of these sources, as queue_further has them: to be embedded,
 -- or extracted further. What was given up lives again.
 WITH RECURSIVE made AS (
     SELECT e.collection_id, d.document_id FROM pgretrieve.extractions e CROSS JOIN unnest(e.document_ids) AS d (document_id)
-    WHERE e.collection_id = ANY(CAST(:first AS text[])) AND (CAST(:batch_ids AS text[]) IS NULL OR e.source_id IN (
-        SELECT object_id FROM pgretrieve.batch_objects WHERE batch_id = ANY(CAST(:batch_ids AS text[]))))
+    WHERE e.collection_id = :collection_id AND e.source_id = ANY(CAST(:source_ids AS text[]))
     UNION
     SELECT e.collection_id, d.document_id FROM made
     JOIN pgretrieve.extractions e ON e.source_id = made.document_id AND e.collection_id = ANY(CAST(:collection_ids AS text[]))
     CROSS JOIN unnest(e.document_ids) AS d (document_id)),
 open AS MATERIALIZED (
-    SELECT DISTINCT w.work_id, w.failed_at IS NOT NULL AS failed FROM made
-    JOIN pgretrieve.work w ON w.namespace_id = :namespace_id AND w.subject = made.document_id
-        AND (w.kind = 'embed' OR w.kind = 'extract' AND w.target = ANY(CAST(:collection_ids AS text[])))),
+    SELECT w.work_id, w.failed_at IS NOT NULL AS failed FROM pgretrieve.work w
+    WHERE w.namespace_id = :namespace_id AND w.subject IN (SELECT document_id FROM made)
+        AND (w.kind = 'embed' OR w.kind = 'extract' AND w.target = ANY(CAST(:collection_ids AS text[])))
+    ORDER BY w.work_id FOR NO KEY UPDATE),
 alive AS (
     UPDATE pgretrieve.work w SET failed_at = NULL, attempts = 0, due_at = now(), error = NULL
     FROM open WHERE w.work_id = open.work_id AND open.failed)
@@ -95,7 +118,7 @@ WHERE task_id = :task_id RETURNING total;
 -- forget_extractions_of --
 -- What is yet to be extracted for a collection, and nobody has begun.
 DELETE FROM pgretrieve.work
-WHERE namespace_id = :namespace_id AND kind = 'extract' AND target = :collection_id AND lease IS NULL;
+WHERE namespace_id = :namespace_id AND kind <> 'embed' AND target = :collection_id AND lease IS NULL;
 
 -- find_recipe --
 -- What a worker needs of a collection.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.domain import gathering
 from tests.content.managed import (
     Website,
     bucket,
@@ -152,6 +153,25 @@ def test_a_batch_made_anew_reaches_automatic_collections_over_collections(api: A
     assert same == before
     assert after.keys() == before.keys()
     assert all(after[each] > before[each] for each in before)
+
+
+def test_sources_are_gathered_page_by_page(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "PAGE", 2)
+    promoted(api)
+    bucket(api)
+    for n in range(5):
+        put(api, f"text {n}", title=str(n))
+    collection(api)
+    over = {"source": {"type": "collection", "collection_id": "chunks"}, "feature_extractor": extractor()}
+    quiet(api)
+    api("POST", "/collections", {"collection_name": "words", **over})
+    quiet(api, "words")
+    assert texts(api) == texts(api, "words") == [f"text {n}" for n in range(5)]
+    for name in ("chunks", "words"):
+        asked = api("POST", f"/collections/{name}/trigger", {"dedup_strategy": "force"}, status=202)
+        task = ended(api, asked["task_id"])
+        assert task["status"] == "COMPLETED"
+        assert task["additional_data"]["percentage"] == 100.0
 
 
 def test_a_trigger_names_sources_that_the_collection_has(api: Api) -> None:
@@ -306,6 +326,8 @@ def test_a_cancelled_batch_leaves_what_nobody_has_begun(api: Api) -> None:
     asked = api("POST", "/collections/chunks/trigger", status=202)
     cancelled = api("POST", f"/batches/{asked['batch_id']}/cancel")
     assert cancelled["status"] == "CANCELED"
+    audit = api("GET", f"/buckets/pages/batches/{asked['batch_id']}/audit")
+    assert (audit["all_balanced"], audit["has_lost_objects"]) == (True, False)
     found = quiet(api)
     assert found["open_extractions"] == 0
     assert found["document_count"] < 300
