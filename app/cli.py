@@ -1,5 +1,4 @@
 """The pgretrieve command: serve, migrate, demo; the others are in `app.commands`."""
-"""The pgretrieve command: serve, migrate, demo; keys, doctor, roles and worker are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ from app.commands.doctor import doctor
 from app.commands.keys import keys
 from app.commands.moving import export, import_
 from app.commands.options import data_dir_option, settings_of
-from app.commands.settings import settings as show_settings
 from app.commands.roles import roles
+from app.commands.settings import settings as show_settings
 from app.commands.worker import worker
 from app.db import migrate as migrations
 from app.db import namespace_migrations

@@ -97,6 +97,49 @@ END $_$;
 
 COMMENT ON FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) IS 'Takes away what collections made of these objects or documents, and the work on them.';
 
+CREATE FUNCTION pgretrieve.hand_over(schema name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    owner oid := to_regrole('pgretrieve_owner');
+    analyst oid := to_regrole('pgretrieve_analyst');
+    command text;
+BEGIN
+    IF owner IS NOT NULL AND pg_has_role(owner, 'SET') THEN
+        FOR command IN
+            SELECT format('ALTER SCHEMA %I OWNER TO pgretrieve_owner', nspname) FROM pg_namespace
+            WHERE nspname = schema AND nspowner <> owner AND pg_has_role(nspowner, 'USAGE')
+            UNION ALL
+            SELECT format('ALTER %s %s OWNER TO pgretrieve_owner', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                format('%I.%I', schema, relname))
+            FROM pg_class c
+            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'S') AND relowner <> owner
+                AND pg_has_role(relowner, 'USAGE')
+                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+            UNION ALL
+            SELECT format('ALTER ROUTINE %s OWNER TO pgretrieve_owner', oid::regprocedure) FROM pg_proc
+            WHERE pronamespace = to_regnamespace(quote_ident(schema)) AND proowner <> owner AND pg_has_role(proowner, 'USAGE')
+        LOOP
+            EXECUTE command;
+        END LOOP;
+    END IF;
+    IF analyst IS NOT NULL THEN
+        IF NOT has_schema_privilege(analyst, to_regnamespace(quote_ident(schema)), 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO pgretrieve_analyst', schema);
+        END IF;
+        FOR command IN
+            SELECT format('GRANT SELECT ON %I.%I TO pgretrieve_analyst', schema, relname) FROM pg_class
+            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'v')
+                AND NOT has_table_privilege(analyst, oid, 'SELECT')
+        LOOP
+            EXECUTE command;
+        END LOOP;
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.hand_over(schema name) IS 'Gives what is new in a namespace''s schema to the roles of the database, where there are any: pgretrieve_owner owns it, pgretrieve_analyst reads it.';
+
 CREATE FUNCTION pgretrieve.input_all_given(given jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT NOT given @> '[null]' $$;
@@ -172,48 +215,6 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION pgretrieve.input_flag(value jsonb) IS 'What a condition on being there asks.';
-CREATE FUNCTION pgretrieve.hand_over(schema name) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    owner oid := to_regrole('pgretrieve_owner');
-    analyst oid := to_regrole('pgretrieve_analyst');
-    command text;
-BEGIN
-    IF owner IS NOT NULL AND pg_has_role(owner, 'SET') THEN
-        FOR command IN
-            SELECT format('ALTER SCHEMA %I OWNER TO pgretrieve_owner', nspname) FROM pg_namespace
-            WHERE nspname = schema AND nspowner <> owner AND pg_has_role(nspowner, 'USAGE')
-            UNION ALL
-            SELECT format('ALTER %s %s OWNER TO pgretrieve_owner', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
-                format('%I.%I', schema, relname))
-            FROM pg_class c
-            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'S') AND relowner <> owner
-                AND pg_has_role(relowner, 'USAGE')
-                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
-            UNION ALL
-            SELECT format('ALTER ROUTINE %s OWNER TO pgretrieve_owner', oid::regprocedure) FROM pg_proc
-            WHERE pronamespace = to_regnamespace(quote_ident(schema)) AND proowner <> owner AND pg_has_role(proowner, 'USAGE')
-        LOOP
-            EXECUTE command;
-        END LOOP;
-    END IF;
-    IF analyst IS NOT NULL THEN
-        IF NOT has_schema_privilege(analyst, to_regnamespace(quote_ident(schema)), 'USAGE') THEN
-            EXECUTE format('GRANT USAGE ON SCHEMA %I TO pgretrieve_analyst', schema);
-        END IF;
-        FOR command IN
-            SELECT format('GRANT SELECT ON %I.%I TO pgretrieve_analyst', schema, relname) FROM pg_class
-            WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p', 'v')
-                AND NOT has_table_privilege(analyst, oid, 'SELECT')
-        LOOP
-            EXECUTE command;
-        END LOOP;
-    END IF;
-END $$;
-
-COMMENT ON FUNCTION pgretrieve.hand_over(schema name) IS 'Gives what is new in a namespace''s schema to the roles of the database, where there are any: pgretrieve_owner owns it, pgretrieve_analyst reads it.';
 
 CREATE FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1351,7 +1352,7 @@ CREATE TABLE pgretrieve.work (
     failed_at timestamp with time zone,
     error jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text])))
+    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text, 'gather'::text])))
 );
 
 COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
@@ -1360,7 +1361,7 @@ COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
 
 COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
 
-COMMENT ON COLUMN pgretrieve.work.kind IS 'embed or extract.';
+COMMENT ON COLUMN pgretrieve.work.kind IS 'embed, extract, or gather: the sources of the collection `target`, for the task `subject` or, where that is empty, because it has begun.';
 
 COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
 
@@ -1470,6 +1471,7 @@ CREATE TABLE pgretrieve.namespaces (
     settings jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    schema_revision integer DEFAULT 0 NOT NULL,
     CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
 );
 
@@ -1494,6 +1496,8 @@ COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation req
 COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
 
 COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.schema_revision IS 'The last change of namespaces'' schemas (migrations/namespaces) that this one has had.';
 
 CREATE TABLE pgretrieve.promotions (
     promotion_id bigint NOT NULL,
@@ -2206,45 +2210,6 @@ COMMENT ON COLUMN pgretrieve.extractions.rejected_count IS 'How many such rows t
 
 COMMENT ON COLUMN pgretrieve.extractions.extracted_at IS 'When.';
 
-CREATE TABLE pgretrieve.namespaces (
-    namespace_id text NOT NULL,
-    namespace_name text NOT NULL,
-    schema_name name NOT NULL,
-    mode text NOT NULL,
-    version bigint DEFAULT 1 NOT NULL,
-    dynamic_vector_indexes boolean NOT NULL,
-    description text,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    schema_revision integer DEFAULT 0 NOT NULL,
-    CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.namespaces IS 'A namespace is a Postgres schema that holds documents and their vectors.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.namespace_id IS 'Chosen by its owner at creation; never changes.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.namespace_name IS 'Another name that the API accepts in its place.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.schema_name IS 'The schema that holds its documents; derived from the id, never renamed.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.mode IS 'standalone: owners bring vectors; managed: indexes may be mapped to inference services.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.version IS 'Grows with every change of configs, mappings or mode; plans compiled for an older one are refused.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.dynamic_vector_indexes IS 'Whether an upsert with a new vector name makes a new config (no configs were given at creation).';
-
-COMMENT ON COLUMN pgretrieve.namespaces.description IS 'In the owner''s words.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.settings IS 'Options of the creation request that are kept as they were sent.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
-
-COMMENT ON COLUMN pgretrieve.namespaces.schema_revision IS 'The last change of namespaces'' schemas (migrations/namespaces) that this one has had.';
-
 CREATE VIEW pgretrieve.vector_provenance AS
  SELECT n.namespace_id,
     v.document_id,
@@ -2954,138 +2919,6 @@ ALTER TABLE pgretrieve.vector_changes ALTER COLUMN change_id ADD GENERATED ALWAY
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE pgretrieve.vector_configs (
-    namespace_id text NOT NULL,
-    name text NOT NULL,
-    "position" integer NOT NULL,
-    column_name name NOT NULL,
-    kind text DEFAULT 'dense'::text NOT NULL,
-    dimension integer NOT NULL,
-    metric text NOT NULL,
-    index_name name NOT NULL,
-    index_method text NOT NULL,
-    index_state text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    shadow_of text,
-    m integer,
-    ef_construction integer,
-    filled_by text,
-    made_for text,
-    CONSTRAINT vector_configs_dimension_check CHECK (((dimension >= 1) AND (dimension <=
-CASE kind
-    WHEN 'sparse'::text THEN 1000000000
-    ELSE 16000
-END))),
-    CONSTRAINT vector_configs_ef_construction_check CHECK (((ef_construction >= 4) AND (ef_construction <= 1000))),
-    CONSTRAINT vector_configs_index_method_check CHECK ((index_method = ANY (ARRAY['hnsw_vector'::text, 'hnsw_halfvec'::text, 'hnsw_binary'::text, 'exact'::text]))),
-    CONSTRAINT vector_configs_index_state_check CHECK ((index_state = ANY (ARRAY['building'::text, 'ready'::text, 'failed'::text]))),
-    CONSTRAINT vector_configs_kind_check CHECK ((kind = ANY (ARRAY['dense'::text, 'sparse'::text, 'multi'::text]))),
-    CONSTRAINT vector_configs_m_check CHECK (((m >= 2) AND (m <= 100))),
-    CONSTRAINT vector_configs_metric_check CHECK ((metric = ANY (ARRAY['cosine'::text, 'dot'::text, 'euclidean'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.vector_configs IS 'A vector config is a pgvector column of a namespace''s documents, and its index.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.namespace_id IS 'The namespace that it belongs to.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.name IS 'Its name in the API.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs."position" IS 'The order in which configs were declared.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.column_name IS 'The column that holds the vectors.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.kind IS 'dense: one vector per document; sparse: indices and values; multi: several vectors per document, in a side table.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.dimension IS 'Numbers in each vector.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.metric IS 'What the score measures: cosine similarity, inner product, or 1 / (1 + L2 distance).';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_name IS 'The index, in the namespace''s schema; there may be none yet, see index_state.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_method IS 'How the column is indexed, by dimension: HNSW on vector (to 2,000), on a halfvec cast (to 4,000), on bits (cosine), or not.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.index_state IS 'building, ready or failed; searches are exact unless it is ready.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.created_at IS 'When it was declared.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.shadow_of IS 'The vector config that it shadows during a migration of models; null: it is searched.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.m IS 'HNSW: links of an element in each layer; null: the deployment''s setting.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.ef_construction IS 'HNSW: candidate list while building; null: the deployment''s setting.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.filled_by IS 'The back-fill that has not ended yet: documents are missing in the index.';
-
-COMMENT ON COLUMN pgretrieve.vector_configs.made_for IS 'The extractor for whose collections it was made; they share it, and it may go with the last of them. Null: its user made it.';
-
-CREATE TABLE pgretrieve.vector_inference_map (
-    namespace_id text NOT NULL,
-    name text NOT NULL,
-    inference_service text NOT NULL,
-    source_field text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE pgretrieve.vector_inference_map IS 'Which inference service embeds queries and content for a vector config.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.namespace_id IS 'The namespace.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.name IS 'The vector config.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.inference_service IS 'The service, by its registered name.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.source_field IS 'The payload field that the service embeds on upsert; null: nothing embeds itself.';
-
-COMMENT ON COLUMN pgretrieve.vector_inference_map.created_at IS 'When it was mapped.';
-
-CREATE TABLE pgretrieve.work (
-    work_id bigint NOT NULL,
-    namespace_id text NOT NULL,
-    kind text NOT NULL,
-    target text NOT NULL,
-    subject text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    task_id text,
-    attempts integer DEFAULT 0 NOT NULL,
-    due_at timestamp with time zone DEFAULT now() NOT NULL,
-    lease uuid,
-    leased_until timestamp with time zone,
-    failed_at timestamp with time zone,
-    error jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT work_kind_check CHECK ((kind = ANY (ARRAY['embed'::text, 'extract'::text, 'gather'::text])))
-);
-
-COMMENT ON TABLE pgretrieve.work IS 'What workers have yet to make, one row each; what is made is deleted, what failed for good stays until it is redriven.';
-
-COMMENT ON COLUMN pgretrieve.work.work_id IS 'Its number.';
-
-COMMENT ON COLUMN pgretrieve.work.namespace_id IS 'The namespace.';
-
-COMMENT ON COLUMN pgretrieve.work.kind IS 'embed, extract, or gather: the sources of the collection `target`, for the task `subject` or, where that is empty, because it has begun.';
-
-COMMENT ON COLUMN pgretrieve.work.target IS 'What it is made for: a vector column, a collection.';
-
-COMMENT ON COLUMN pgretrieve.work.subject IS 'What it is made from: a document, an object.';
-
-COMMENT ON COLUMN pgretrieve.work.priority IS 'Higher is sooner: 0 for what is written now, below for back-fills.';
-
-COMMENT ON COLUMN pgretrieve.work.task_id IS 'The task that counts it.';
-
-COMMENT ON COLUMN pgretrieve.work.attempts IS 'How often a worker has begun it.';
-
-COMMENT ON COLUMN pgretrieve.work.due_at IS 'Not before this time.';
-
-COMMENT ON COLUMN pgretrieve.work.lease IS 'Who has it; null: nobody. A new version of the subject takes it away.';
-
-COMMENT ON COLUMN pgretrieve.work.leased_until IS 'When that ends by itself, should the worker be gone.';
-
-COMMENT ON COLUMN pgretrieve.work.failed_at IS 'When it failed for good: a dead letter.';
-
-COMMENT ON COLUMN pgretrieve.work.error IS 'Why it last failed: {code, message}.';
-
-COMMENT ON COLUMN pgretrieve.work.created_at IS 'When it came.';
 
 ALTER TABLE pgretrieve.work ALTER COLUMN work_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pgretrieve.work_work_id_seq

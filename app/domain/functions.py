@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db import ddl
 from app.db.engine import raw
 from app.db.identifiers import free_name
 from app.db.statements import as_json, statement
@@ -135,6 +136,7 @@ async def _make(conn: AsyncConnection, catalog: Catalog, writer: Writer, present
         await _run(conn, writer.drop(present.function_name), present)
     await _run(conn, text, present)
     await _run(conn, writer.comment(name, _comment(present, parameters)), present)
+    await ddl.hand_over(conn, catalog.schema)
     made: dict[str, Any] = {
         "retriever_id": present.retriever_id,
         "function_name": name,
