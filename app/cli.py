@@ -1,4 +1,4 @@
-"""The pgretrieve command: serve, migrate, demo; keys, doctor and worker are in `app.commands`."""
+"""The pgretrieve command: serve, migrate, demo; the others are in `app.commands`."""
 
 import signal
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app import __version__, service
 from app.commands.doctor import doctor
 from app.commands.keys import keys
+from app.commands.moving import export, import_
 from app.commands.options import data_dir_option, settings_of
 from app.commands.worker import worker
 from app.db import migrate as migrations
@@ -118,6 +119,8 @@ def demo(host: str | None, port: int | None, data_dir: Path | None, once: bool) 
 main.add_command(keys)
 main.add_command(doctor)
 main.add_command(worker)
+main.add_command(import_)
+main.add_command(export)
 
 if __name__ == "__main__":
     main()

@@ -1087,6 +1087,50 @@ COMMENT ON COLUMN pgretrieve.idempotency_keys.response IS 'What was answered.';
 
 COMMENT ON COLUMN pgretrieve.idempotency_keys.created_at IS 'When.';
 
+CREATE TABLE pgretrieve.imports (
+    import_id bigint NOT NULL,
+    namespace_id text NOT NULL,
+    source text NOT NULL,
+    source_hash text NOT NULL,
+    last_row bigint DEFAULT 0 NOT NULL,
+    stored bigint DEFAULT 0 NOT NULL,
+    refused bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone
+);
+
+COMMENT ON TABLE pgretrieve.imports IS 'Imports of files into namespaces, and how far each is.';
+
+COMMENT ON COLUMN pgretrieve.imports.import_id IS 'Its number.';
+
+COMMENT ON COLUMN pgretrieve.imports.namespace_id IS 'The namespace.';
+
+COMMENT ON COLUMN pgretrieve.imports.source IS 'The file''s name, or what else was read.';
+
+COMMENT ON COLUMN pgretrieve.imports.source_hash IS 'SHA-256 of the file''s size, beginning and end, and of how it is read: the same import.';
+
+COMMENT ON COLUMN pgretrieve.imports.last_row IS 'The last line or row of the source that was dealt with.';
+
+COMMENT ON COLUMN pgretrieve.imports.stored IS 'Documents that were stored.';
+
+COMMENT ON COLUMN pgretrieve.imports.refused IS 'Problems of lines or rows that were not stored.';
+
+COMMENT ON COLUMN pgretrieve.imports.created_at IS 'When it began.';
+
+COMMENT ON COLUMN pgretrieve.imports.updated_at IS 'When its last chunk was stored.';
+
+COMMENT ON COLUMN pgretrieve.imports.finished_at IS 'When it ended; null: it goes on when the same command is run again.';
+
+ALTER TABLE pgretrieve.imports ALTER COLUMN import_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.imports_import_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE VIEW pgretrieve.index_builds AS
  SELECT n.namespace_id,
     c.relname AS index_name,
@@ -1903,6 +1947,9 @@ ALTER TABLE ONLY pgretrieve.extractions
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (namespace_id, idempotency_key);
 
+ALTER TABLE ONLY pgretrieve.imports
+    ADD CONSTRAINT imports_pkey PRIMARY KEY (import_id);
+
 ALTER TABLE ONLY pgretrieve.inference_services
     ADD CONSTRAINT inference_services_pkey PRIMARY KEY (name);
 
@@ -2011,6 +2058,8 @@ COMMENT ON INDEX pgretrieve.extracted_blobs_sha256 IS 'Serves sweep_blobs and th
 
 CREATE INDEX idempotency_keys_age ON pgretrieve.idempotency_keys USING btree (created_at);
 
+CREATE UNIQUE INDEX imports_open ON pgretrieve.imports USING btree (namespace_id, source_hash) WHERE (finished_at IS NULL);
+
 CREATE INDEX model_migrations_namespace ON pgretrieve.model_migrations USING btree (namespace_id, migration_id);
 
 CREATE UNIQUE INDEX model_migrations_open ON pgretrieve.model_migrations USING btree (namespace_id, index_name) WHERE (state <> ALL (ARRAY['finished'::text, 'canceled'::text]));
@@ -2112,6 +2161,9 @@ ALTER TABLE ONLY pgretrieve.extractions
 
 ALTER TABLE ONLY pgretrieve.idempotency_keys
     ADD CONSTRAINT idempotency_keys_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.imports
+    ADD CONSTRAINT imports_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.lexical_indexes
     ADD CONSTRAINT lexical_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;

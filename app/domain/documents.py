@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import raw
@@ -146,7 +146,7 @@ async def upsert(
     """
     checked = check_documents(catalog, documents, settings, refused)
     values: dict[str, Any] = {"ids": checked.ids, "payloads": checked.payloads, "metadata": checked.metadata}
-    values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(_in_row(catalog))}
+    values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(in_row(catalog))}
     values["collection_id"] = catalog.collection_id(collection_id)
     driver = await raw(conn)
     values |= sources.binds(catalog)
@@ -194,7 +194,7 @@ async def _replace_multi(
         await driver.execute(render(new), values)
 
 
-def _in_row(catalog: Catalog) -> list[VectorConfig]:
+def in_row(catalog: Catalog) -> list[VectorConfig]:
     """The vector configs whose vectors stand in the documents' own rows."""
     return [config for config in catalog.vector_configs if config.kind != "multi"]
 
@@ -202,24 +202,33 @@ def _in_row(catalog: Catalog) -> list[VectorConfig]:
 def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
     """INSERT … SELECT FROM unnest(…) ON CONFLICT: one statement for any number of documents."""
     documents = catalog.relation
-    configs = _in_row(catalog)
+    configs = in_row(catalog)
     vectors = [documents.c[config.column] for config in configs]
     text = ARRAY(sa.Text)
     arrays = [sa.cast(sa.bindparam(name), text) for name in ("ids", "payloads", "metadata")]
     arrays += [sa.cast(sa.bindparam(f"v{n}"), ARRAY(vector_type(config))) for n, config in enumerate(configs)]
     names = ["document_id", "payload", "metadata", *(column.name for column in vectors)]
     given = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="given")
-    selected = [
+    selected = sa.select(
         given.c.document_id,
         sa.cast(sa.bindparam("collection_id"), sa.Text),
         sa.cast(given.c.payload, JSONB),
         sa.cast(given.c.metadata, JSONB),
         *(given.c[column.name] for column in vectors),
-    ]
+    )
     columns = ["document_id", "collection_id", "payload", "metadata", *(column.name for column in vectors)]
-    inserted = insert(documents).from_select(columns, sa.select(*selected))
+    inserted = insert(documents).from_select(columns, selected)
     if new:
         return inserted.on_conflict_do_nothing(index_elements=["document_id"]).returning(documents.c.document_id)
+    return replacing(catalog, inserted, columns).returning(documents.c.document_id)
+
+
+def replacing(catalog: Catalog, inserted: Insert, columns: Sequence[str]) -> Insert:
+    """The INSERT of these columns, each document in place of the one of its id, if that is in the same collection.
+
+    `sources.binds` are its binds.
+    """
+    documents = catalog.relation
     replaced: dict[str, Any] = {name: inserted.excluded[name] for name in columns[2:]}
     replaced["updated_at"] = sa.func.now()
     # No caller brings a shadow's vector: what is there belongs to the document of before.
@@ -229,7 +238,7 @@ def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
         index_elements=["document_id"],
         set_=replaced,
         where=documents.c.collection_id == inserted.excluded.collection_id,
-    ).returning(documents.c.document_id)
+    )
 
 
 async def get(

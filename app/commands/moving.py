@@ -1,0 +1,220 @@
+"""pgretrieve import and export: documents from files and into files, on the database itself."""
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import moving, service
+from app.commands.loading import Load, load
+from app.commands.options import data_dir_option, json_option, print_json, settings_of
+from app.db.engine import create_engine, transaction
+from app.domain import exporting, importing
+from app.domain.exporting import Export
+from app.domain.importing import Manner
+from app.moving.rows import Layout
+from app.settings import Settings
+
+# What tells one file from another: its size, and so much of its beginning and of its end.
+LOOKED_AT = 1_000_000
+SLOW = {"statement_timeout_ms": 600_000}
+format_option = click.option("--format", "form", type=click.Choice(moving.FORMATS), help="Without: by the file's name.")
+namespace_option = click.option("--namespace", required=True, help="Id or name of the namespace.")
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """`NAME=COLUMN`."""
+
+    name = "name=column"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, equals, column = value.rpartition("=") if isinstance(value, str) else (*value, "")[:3]
+        if not (equals and name and column):
+            self.fail(f"{value!r} is no NAME=COLUMN.", param, ctx)
+        return name, column
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@namespace_option
+@format_option
+@click.option("--id", "document_id", metavar="COLUMN", help="Where the ids are, if not in document_id.")
+@click.option("--vector", "vectors", multiple=True, type=Pair(), help="Where the vectors of an index are.")
+@click.option("--columns", metavar="A,B,…", help="The columns of a binary COPY, where the file does not name them.")
+@click.option("--collection", help="Put all documents into this collection.")
+@click.option("--skip-bad", is_flag=True, help="Leave out rows that are wrong, and tell them, instead of stopping.")
+@click.option(
+    "--indexes",
+    type=click.Choice(["auto", "after", "kept"]),
+    default="auto",
+    show_default=True,
+    help="Build vector indexes after the load, or grow them; auto: after, where more comes than there is.",
+)
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on where this file's import was cut off.")
+@click.option("--no-wait", is_flag=True, help="Leave the builds of indexes to the workers of a service.")
+@json_option
+@data_dir_option
+def import_(
+    file: Path,
+    namespace: str,
+    form: str | None,
+    document_id: str | None,
+    vectors: tuple[tuple[str, str], ...],
+    columns: str | None,
+    collection: str | None,
+    skip_bad: bool,
+    indexes: str,
+    restart: bool,
+    no_wait: bool,
+    as_json: bool,
+    data_dir: Path | None,
+) -> None:
+    """Store the documents of a file. Run again after an interruption, it goes on where it was.
+
+    Documents are stored as upserts store them: each replaces the one of its id.
+    """
+    settings = settings_of(data_dir=data_dir).model_copy(update=SLOW)
+    form = _form(file, form)
+    layout = Layout(document_id, dict(vectors))
+    named = tuple(columns.split(",")) if columns else ()
+    manner = Manner(collection, strict=not skip_bad)
+    how = f"{form}\0{layout!r}\0{named!r}\0{manner!r}"
+    with service.existing_database(settings) as url, file.open("rb") as opened, _bar(as_json) as tell:
+        wanted = Load(namespace, file.name, _hash(opened, how), restart, manner, indexes, wait=not no_wait)
+        size = file.stat().st_size
+
+        def chunks(configs: Any, skip: int) -> Iterator[Any]:
+            opened.seek(0)
+            return moving.read(form, opened, configs, layout, skip=skip, columns=named)
+
+        def read() -> tuple[float, int]:
+            """The part of the file that is read, and about how many rows it has by what came of that."""
+            if form == "parquet":
+                return 0.0, moving_rows(opened)
+            return (min(opened.tell() / size, 1.0) if size and not opened.closed else 1.0), 0
+
+        done = asyncio.run(load(url, settings, wanted, chunks, read, tell))
+    if as_json:
+        shown = asdict(done.current)
+        print_json({**shown, "indexes": done.tasks})
+        return
+    for problem in done.current.problems:
+        click.echo(importing.told(problem), err=True)
+    refused = f", {done.current.refused:,} refused" if done.current.refused else ""
+    click.echo(f"{done.current.stored:,} documents stored{refused}.")
+    for name, state in done.tasks.items():
+        click.echo(f"Index {name!r}: {state}.")
+
+
+def moving_rows(opened: BinaryIO) -> int:
+    """How many rows a Parquet file has; its place is left as it is."""
+    from app.moving.files import columnar
+
+    place = opened.tell()
+    rows: int = columnar().rows_in_parquet(opened)
+    opened.seek(place)
+    return rows
+
+
+def _form(file: Path, form: str | None) -> str:
+    form = form or moving.format_of(file)
+    if form is None:
+        raise click.UsageError(f"What is {file.name}? Give --format {'|'.join(moving.FORMATS)}.")
+    return form
+
+
+def _hash(opened: BinaryIO, how: str) -> str:
+    size = opened.seek(0, os.SEEK_END)
+    found = hashlib.sha256(f"{size}\0{how}".encode())
+    for place in (0, max(0, size - LOOKED_AT)):
+        opened.seek(place)
+        found.update(opened.read(LOOKED_AT))
+    return found.hexdigest()
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Any]:
+    """A function that shows a part of all and a text; a bar only on a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f} %"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task("Beginning …", total=1.0)
+        yield lambda part, text: progress.update(bar, completed=part, description=text)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@namespace_option
+@format_option
+@click.option("--collection", "collections", multiple=True, help="Only documents of this collection.")
+@click.option("--without-vectors", is_flag=True, help="Leave the vectors out.")
+@click.option("--snapshot", is_flag=True, help="All of one moment, in one transaction that is open all the while.")
+@data_dir_option
+def export(
+    file: Path,
+    namespace: str,
+    form: str | None,
+    collections: tuple[str, ...],
+    without_vectors: bool,
+    snapshot: bool,
+    data_dir: Path | None,
+) -> None:
+    """Write the documents of a namespace into a file (- is the standard output), in the order of their ids.
+
+    The file has its name only once it is whole.
+    """
+    settings = settings_of(data_dir=data_dir).model_copy(update=SLOW)
+    dash = str(file) == "-"
+    form = (form or "jsonl") if dash else _form(file, form)
+    part = file.with_name(f"{file.name}.part")
+
+    async def run(url: str, out: BinaryIO, tell: Any) -> int:
+        engine = create_engine(url, settings, application_name="pgretrieve-export")
+        try:
+            async with transaction(engine, settings) as conn:
+                wanted = await exporting.wanted_of(conn, namespace, collections or None, vectors=not without_vectors)
+            return await _write(engine, settings, wanted, moving.write(form, out, wanted.configs), tell, snapshot)
+        finally:
+            await engine.dispose()
+
+    with service.existing_database(settings) as url, _bar(dash) as tell:
+        if dash:
+            asyncio.run(run(url, sys.stdout.buffer, tell))
+            return
+        try:
+            with part.open("wb") as out:
+                count = asyncio.run(run(url, out, tell))
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+    click.echo(f"{count:,} documents in {file}.")
+
+
+async def _write(
+    engine: AsyncEngine, settings: Settings, wanted: Export, writer: Any, tell: Any, snapshot: bool
+) -> int:
+    _, expected = await importing.documents_in(engine, settings, wanted.catalog.namespace_id)
+    pages = exporting.snapshot(engine, wanted) if snapshot else exporting.pages(engine, settings, wanted)
+    count = 0
+    async for rows in pages:
+        await asyncio.to_thread(writer.add, rows)
+        count += len(rows.ids)
+        tell(min(count / max(expected, count), 0.999), f"{count:,} documents")
+    await asyncio.to_thread(writer.close)
+    return count

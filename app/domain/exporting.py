@@ -1,0 +1,118 @@
+"""Exports: all documents of a namespace in the order of their ids, page by page, as chunks that files take."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from pgvector import SparseVector, Vector
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.db.engine import connection, raw, transaction
+from app.domain.namespaces import load_catalog
+from app.moving.rows import Dense, Rows
+from app.retrieval.catalog import Catalog, VectorConfig, vector_type
+from app.retrieval.plan import render
+from app.settings import Settings
+
+PAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is exported: documents of these collections (None: all), with these vectors."""
+
+    catalog: Catalog
+    configs: Sequence[VectorConfig]
+    collections: Sequence[str] | None = None
+
+
+async def pages(engine: AsyncEngine, settings: Settings, wanted: Export, *, page: int = PAGE) -> AsyncIterator[Rows]:
+    """Every document once. Each page is a short transaction of its own: nothing is held between them, and each document
+    is as it was when its page was read; one that is there all the while is not missed."""
+    after: str | None = None
+    while True:
+        async with transaction(engine, settings) as conn:
+            rows = await read_page(conn, wanted, after, page)
+        if not rows.ids:
+            return
+        yield rows
+        after = rows.ids[-1]
+
+
+async def snapshot(engine: AsyncEngine, wanted: Export, *, page: int = PAGE) -> AsyncIterator[Rows]:
+    """The same of one moment: in one transaction, which keeps vacuum from what is deleted meanwhile."""
+    async with connection(engine) as conn:
+        await conn.execution_options(isolation_level="REPEATABLE READ")
+        after: str | None = None
+        while True:
+            rows = await read_page(conn, wanted, after, page)
+            if not rows.ids:
+                return
+            yield rows
+            after = rows.ids[-1]
+
+
+async def read_page(conn: AsyncConnection, wanted: Export, after: str | None, page: int) -> Rows:
+    """The documents that come after this id."""
+    documents = wanted.catalog.documents
+    columns: list[sa.ColumnElement[Any]] = [documents.c.document_id, documents.c.collection_id]
+    columns += [sa.cast(documents.c[name], sa.Text).label(name) for name in ("payload", "metadata")]
+    columns += [_vector(wanted.catalog, documents, config) for config in wanted.configs]
+    query = sa.select(*columns).order_by(documents.c.document_id).limit(sa.bindparam("page", type_=sa.BigInteger))
+    binds: dict[str, Any] = {"page": page}
+    if after is not None:
+        query = query.where(documents.c.document_id > sa.cast(sa.bindparam("after"), sa.Text))
+        binds["after"] = after
+    if wanted.collections is not None:
+        allowed = sa.cast(sa.bindparam("collections"), ARRAY(sa.Text))
+        query = query.where(documents.c.collection_id == sa.func.any(allowed))
+        binds["collections"] = list(wanted.collections)
+    async with (await raw(conn)).cursor(binary=True) as cursor:
+        await cursor.execute(render(query), binds)
+        found = await cursor.fetchall()
+    columns_of = list(zip(*found, strict=True)) or [()] * (4 + len(wanted.configs))
+    ids, collections, payloads, metadata, *vectors = map(list, columns_of)
+    made = {c.name: _column(values, c) for c, values in zip(wanted.configs, vectors, strict=True)}
+    numbers = list(range(1, len(ids) + 1))
+    return Rows(len(ids), numbers, ids, collections, _encoded(payloads), _encoded(metadata), made)
+
+
+def _encoded(texts: list[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+def _vector(catalog: Catalog, documents: sa.FromClause, config: VectorConfig) -> sa.ColumnElement[Any]:
+    if config.kind != "multi":
+        return documents.c[config.column]
+    side = catalog.side(config)
+    every = sa.func.array_agg(aggregate_order_by(side.c.vector, side.c.position), type_=ARRAY(vector_type(config)))
+    return sa.select(every).where(side.c.document_id == documents.c.document_id).scalar_subquery().label(config.column)
+
+
+def _column(values: list[Any], config: VectorConfig) -> Dense | list[Any]:
+    if config.kind == "dense":
+        present = np.array([value is not None for value in values], bool)
+        matrix = np.zeros((len(values), config.dimension), np.float32)
+        if present.any():
+            matrix[present] = np.stack([value.to_numpy() for value in values if value is not None])
+        return Dense(matrix, present)
+    return [None if value is None else _plain(value) for value in values]
+
+
+def _plain(value: SparseVector | list[Vector]) -> Any:
+    """As the API answers it."""
+    if isinstance(value, SparseVector):
+        return {"indices": value.indices(), "values": value.values()}
+    return [vector.to_list() for vector in value]
+
+
+async def wanted_of(
+    conn: AsyncConnection, identifier: str, collections: Sequence[str] | None = None, *, vectors: bool = True
+) -> Export:
+    """The namespace as it is to be exported."""
+    catalog = await load_catalog(conn, identifier)
+    named = None if collections is None else [catalog.collection_id(name) for name in collections]
+    return Export(catalog, catalog.vector_configs if vectors else (), named)
