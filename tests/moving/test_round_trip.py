@@ -145,7 +145,7 @@ def invariants(conninfo: str, namespace: str) -> dict[str, list[Any]]:
     }
     with psycopg.connect(conninfo) as conn:
         found = {
-            name: conn.execute(sql.SQL(query).format(sql.Identifier(namespace))).fetchall()  # type: ignore[arg-type]
+            name: conn.execute(sql.SQL(query).format(sql.Identifier(namespace))).fetchall()
             for name, query in queries.items()
         }
         work = "SELECT kind, target, subject FROM pgretrieve.work WHERE namespace_id = %s ORDER BY 1, 2, 3"
