@@ -191,13 +191,13 @@ async def receive(
     async with transaction(runtime.engine, runtime.settings) as conn:
         upload = await uploads.awaited(conn, upload_id, signature)
     most = runtime.settings.max_blob_bytes
-    written = await runtime.blobs.write(_prompt(request.stream()), upload.file_size_bytes or most)
+    written = await runtime.blobs.write(prompt(request.stream()), upload.file_size_bytes or most)
     async with transaction(runtime.engine, runtime.settings) as conn:
         await uploads.receive(conn, upload, written)
     return Response(None, headers={"ETag": f'"{written.sha256}"'}, status_code=200)
 
 
-async def _prompt(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def prompt(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The stream, unless its sender falls silent."""
     while True:
         try:

@@ -29,11 +29,19 @@ LONGEST_LINE = 64_000_000
 
 
 def read(
-    lines: Iterable[bytes], configs: Mapping[str, VectorConfig], layout: Layout, skip: int, rows: int = CHUNK_ROWS
+    lines: Iterable[bytes],
+    configs: Mapping[str, VectorConfig],
+    layout: Layout,
+    skip: int,
+    rows: int = CHUNK_ROWS,
+    first: int = 1,
 ) -> Iterator[Rows]:
-    """Chunks of the lines after the first `skip`. Vectors of no config are told where the chunk is checked."""
+    """Chunks of the lines after the first `skip`; `first` is the number of the first one.
+
+    Vectors of no config are told where the chunk is checked.
+    """
     chunk, size, number = Rows(), 0, 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=first):
         if number <= skip or not line.strip():
             continue
         chunk.last = number

@@ -223,7 +223,7 @@ async def one(*arguments):
     await store(*arguments)
 importing._store = one
 from app.moving import jsonl
-jsonl.read.__defaults__ = (10,)
+jsonl.read.__defaults__ = (10, 1)
 from app.cli import main
 main(sys.argv[1:])
 """
@@ -246,3 +246,19 @@ def test_an_import_that_was_killed_goes_on_where_it_was(api: Api, conninfo: str,
     assert "55 documents stored" in done.output
     assert run(conninfo, *arguments).output.startswith("55 documents stored")  # a new import of the same file
     assert len(stored(conninfo, api.namespace, tables=("documents",))) == 55
+
+
+def test_a_stream_of_lines_is_stored_while_it_comes(api: Api) -> None:
+    api.standalone(("v", 2))
+    good = [json.dumps(document(f"d{n:04}", {"v": [1, n]})) for n in range(1_200)]
+    body = "\n".join([*good[:700], "{broken", json.dumps(document("zero", {"v": [0, 0]})), *good[700:]]).encode()
+    headers = {"Authorization": api.authorization, "Content-Type": "application/x-ndjson"}
+    path = f"/namespaces/{api.namespace}/documents/import"
+    pieces = (body[at : at + 10_000] for at in range(0, len(body), 10_000))
+    answer = api.http.post(path, content=pieces, headers=headers, params={"collection_id": "of its own"})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["lines"], told["stored"], told["problem_count"]) == (1_202, 1_200, 2)
+    assert [(p["line"], p["type"]) for p in told["problems"]] == [(701, "unreadable_line"), (702, "bad_vector")]
+    assert api("GET", "/collections/of its own/documents/d1199")["document_id"] == "d1199"
+    assert api.http.post("/namespaces/no_such/documents/import", content=b"", headers=headers).status_code == 404
