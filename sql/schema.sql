@@ -23,6 +23,47 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.defer_work(namespace_id text) IS 'Wakes a worker for a namespace''s work, in the caller''s transaction.';
 
+CREATE FUNCTION pgretrieve.embed(service text, input text, task text DEFAULT 'query'::text) RETURNS public.vector
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    hash bytea := sha256(convert_to(input, 'UTF8'));
+    kept pgretrieve.embedding_cache.vector%TYPE;
+    failure text;
+BEGIN
+    IF input IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT c.vector INTO kept FROM pgretrieve.embedding_cache c JOIN pgretrieve.service_models m USING (service, model)
+    WHERE c.service = embed.service AND c.task = embed.task AND c.input_hash = hash;
+    IF FOUND THEN
+        RETURN kept;
+    END IF;
+    SELECT r.error INTO failure FROM pgretrieve.embedding_requests r
+    WHERE r.service = embed.service AND r.task = embed.task AND r.input_hash = hash AND r.failed_at IS NOT NULL;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'PR002', MESSAGE = format('The service %s did not embed this text: %s', service, failure),
+            HINT = format('CALL pgretrieve.request_embedding(%L, %L, %L); tries again.', service, input, task);
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'PR001', MESSAGE = format('The service %s has not embedded this text yet.', service),
+        HINT = format('CALL pgretrieve.request_embedding(%L, %L, %L, wait => ''30 s'');', service, input, task);
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.embed(service text, input text, task text) IS 'The vector that a service has made of a text. Error PR001 where it has not yet: its hint is the CALL that asks for it; PR002 where it could not.';
+
+CREATE FUNCTION pgretrieve.embedding_state(service text, input text, task text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+SELECT CASE
+    WHEN EXISTS (SELECT FROM pgretrieve.embedding_cache c JOIN pgretrieve.service_models m USING (service, model)
+        WHERE c.service = $1 AND c.task = $3 AND c.input_hash = sha256(convert_to($2, 'UTF8'))) THEN 'made'
+    ELSE (SELECT CASE WHEN r.failed_at IS NULL THEN 'open' ELSE 'failed' END FROM pgretrieve.embedding_requests r
+        WHERE r.service = $1 AND r.task = $3 AND r.input_hash = sha256(convert_to($2, 'UTF8'))) END $_$;
+
+COMMENT ON FUNCTION pgretrieve.embedding_state(service text, input text, task text) IS 'made, open, failed, or null where nobody has asked for it.';
+
 CREATE FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -56,6 +97,82 @@ END $_$;
 
 COMMENT ON FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) IS 'Takes away what collections made of these objects or documents, and the work on them.';
 
+CREATE FUNCTION pgretrieve.input_all_given(given jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT NOT given @> '[null]' $$;
+
+COMMENT ON FUNCTION pgretrieve.input_all_given(given jsonb) IS 'Whether none of these inputs is missing.';
+
+CREATE FUNCTION pgretrieve.input_allowed(input text, value jsonb, allowed jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF value IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(allowed) a (item) WHERE a.item = value) THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('The input %s must be one of %s.', pg_catalog.quote_ident(input), allowed));
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_allowed(input text, value jsonb, allowed jsonb) IS 'Refuses a value that is not among those that the input schema allows.';
+
+CREATE FUNCTION pgretrieve.input_among(listed jsonb, fold boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+SELECT '@ == $v[*]' || coalesce(' || ' || pgretrieve.input_like(
+    '^(?:' || string_agg(pgretrieve.input_escaped(l.item #>> '{}'), '|') || ')$', 'i'), '')
+FROM jsonb_array_elements(listed) l (item) WHERE fold AND jsonb_typeof(l.item) = 'string' $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_among(listed jsonb, fold boolean) IS 'A jsonpath''s test for one of these, texts in any case with fold.';
+
+CREATE FUNCTION pgretrieve.input_bounds_certain(bounds jsonb, dated boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT CASE WHEN count(*) = count(*) FILTER (WHERE jsonb_typeof(b.pair -> 1) = 'string')
+    THEN NOT dated AND coalesce(bool_and(length(b.pair ->> 1) <= 200), false)
+    ELSE bool_and(jsonb_typeof(b.pair -> 1) = 'number' AND length(b.pair ->> 1) <= 900) END
+FROM jsonb_array_elements(bounds) b (pair) $$;
+
+COMMENT ON FUNCTION pgretrieve.input_bounds_certain(bounds jsonb, dated boolean) IS 'Whether an index passes nothing but what these bounds do.';
+
+CREATE FUNCTION pgretrieve.input_certain(value jsonb, is_list boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT NOT EXISTS (SELECT FROM jsonb_array_elements(pgretrieve.input_list(value, is_list)) l (item) WHERE pgretrieve.input_is_float(l.item)) $$;
+
+COMMENT ON FUNCTION pgretrieve.input_certain(value jsonb, is_list boolean) IS 'Whether the keys of an index say all that a condition asks.';
+
+CREATE FUNCTION pgretrieve.input_count(value jsonb, bound text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT (value ->> bound)::integer $$;
+
+COMMENT ON FUNCTION pgretrieve.input_count(value jsonb, bound text) IS 'A bound of a number of values.';
+
+CREATE FUNCTION pgretrieve.input_escaped(given text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+SELECT regexp_replace(given, '([][(){}?*+|^$\\.&~# \t\n\r\v\f-])', '\\\1', 'g') $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_escaped(given text) IS 'A regular expression that finds this text.';
+
+CREATE FUNCTION pgretrieve.input_exact_keys(value jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT coalesce(jsonb_object_agg(l.item::text, 0), '{}')
+FROM jsonb_array_elements(pgretrieve.input_list(value, true)) l (item) WHERE NOT pgretrieve.input_is_float(l.item) $$;
+
+COMMENT ON FUNCTION pgretrieve.input_exact_keys(value jsonb) IS 'The same as Qdrant''s language compares them: numbers that are no integers are not among them.';
+
+CREATE FUNCTION pgretrieve.input_flag(value jsonb) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF pg_catalog.jsonb_typeof(value) <> 'boolean' THEN
+        PERFORM pgretrieve.input_refused('The filter needs true or false.');
+    END IF;
+    RETURN value::boolean;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_flag(value jsonb) IS 'What a condition on being there asks.';
+
 CREATE FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -63,6 +180,347 @@ SELECT encode(sha256(convert_to(content_hash || ':' || fingerprint, 'UTF8')), 'h
 $$;
 
 COMMENT ON FUNCTION pgretrieve.input_hash(content_hash text, fingerprint text) IS 'What an extraction depends on: its source''s content, and what its collection makes of it.';
+
+CREATE FUNCTION pgretrieve.input_ids(value jsonb, is_list boolean) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT array_agg(l.item #>> '{}') FROM jsonb_array_elements(pgretrieve.input_list(value, is_list)) l (item)
+WHERE jsonb_typeof(l.item) = 'string' $$;
+
+COMMENT ON FUNCTION pgretrieve.input_ids(value jsonb, is_list boolean) IS 'The texts that an id is compared with.';
+
+CREATE FUNCTION pgretrieve.input_instant(value jsonb, bound text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $_$
+DECLARE
+    written text := pg_catalog.regexp_replace(value ->> bound, '([.][0-9]{6})[0-9]+', '\1');
+BEGIN
+    IF pg_catalog.jsonb_typeof(value -> bound) <> 'string' THEN
+        RETURN NULL;
+    END IF;
+    IF written !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?)?$' THEN
+        PERFORM pgretrieve.input_refused('`range` needs bounds that are all numbers, or all ISO 8601 dates and times.');
+    END IF;
+    IF written !~ ':[0-9]{2}([.][0-9]+)? ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$' THEN
+        written := written || 'Z';
+    END IF;
+    RETURN written::timestamptz;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_instant(value jsonb, bound text) IS 'The instant that a bound of a range names, UTC where it names no zone; NULL of a number.';
+
+CREATE FUNCTION pgretrieve.input_is_float(item jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT jsonb_typeof(item) = 'number' AND item::text LIKE '%.%' $$;
+
+COMMENT ON FUNCTION pgretrieve.input_is_float(item jsonb) IS 'Whether a number is written as one that is no integer, which tells 1.0 from 1 in Qdrant''s language.';
+
+CREATE FUNCTION pgretrieve.input_keyed_test(value jsonb, operator text, fold boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+DECLARE
+    given text := value #>> '{}';
+    flag text := CASE WHEN fold THEN 'i' ELSE '' END;
+BEGIN
+    IF value IS NULL THEN
+        RETURN NULL;
+    ELSIF operator = 'equals' THEN
+        RETURN '$ ? (@.type() != "array" && ('
+            || pgretrieve.input_among(pgretrieve.input_part(value, 'others', pg_catalog.jsonb_typeof(value) = 'array'), fold) || '))';
+    ELSIF pg_catalog.jsonb_typeof(value) <> 'string' THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('`%s` needs a text.', operator));
+    END IF;
+    RETURN '$ ? (@.type() == "string" && (' || CASE operator
+        WHEN 'prefix' THEN pgretrieve.input_like('^' || pgretrieve.input_escaped(given), flag)
+        WHEN 'substring' THEN pgretrieve.input_like(given, flag || 'q') END || '))';
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_keyed_test(value jsonb, operator text, fold boolean) IS 'A jsonpath: what a condition of Qdrant''s language asks.';
+
+CREATE FUNCTION pgretrieve.input_keys(value jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT coalesce(jsonb_object_agg(
+    CASE jsonb_typeof(l.item) WHEN 'number' THEN trim_scale(l.item::numeric)::text ELSE l.item::text END, 0), '{}')
+FROM jsonb_array_elements(pgretrieve.input_list(value, true)) l (item) WHERE value IS NOT NULL $$;
+
+COMMENT ON FUNCTION pgretrieve.input_keys(value jsonb) IS 'The elements of a list as keys of an object.';
+
+CREATE FUNCTION pgretrieve.input_kind(input text, value jsonb, kind text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF pg_catalog.jsonb_typeof(value) <> kind THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('The input %s must be of type %s.', pg_catalog.quote_ident(input), kind));
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_kind(input text, value jsonb, kind text) IS 'Refuses a JSON value of another type than the input schema says.';
+
+CREATE FUNCTION pgretrieve.input_like(pattern text, flags text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT '@ like_regex ' || to_jsonb(pattern)::text || CASE flags WHEN '' THEN '' ELSE ' flag "' || flags || '"' END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_like(pattern text, flags text) IS 'A jsonpath''s test by a regular expression.';
+
+CREATE FUNCTION pgretrieve.input_list(value jsonb, is_list boolean) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    listed jsonb := CASE WHEN pg_catalog.jsonb_typeof(value) = 'array' THEN value ELSE pg_catalog.jsonb_build_array(value) END;
+BEGIN
+    IF value IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF is_list AND (pg_catalog.jsonb_typeof(value) <> 'array' OR pg_catalog.jsonb_array_length(value) > 1000) THEN
+        PERFORM pgretrieve.input_refused('The filter needs a list of at most 1000 texts, numbers and booleans.');
+    END IF;
+    IF NOT is_list AND pg_catalog.jsonb_typeof(value) = 'array' OR EXISTS (
+            SELECT FROM pg_catalog.jsonb_array_elements(listed) l (item)
+            WHERE pg_catalog.jsonb_typeof(l.item) NOT IN ('string', 'number', 'boolean')) THEN
+        PERFORM pgretrieve.input_refused('The filter needs a text, a number or a boolean from an input.');
+    END IF;
+    RETURN listed;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_list(value jsonb, is_list boolean) IS 'The scalars that a condition compares with, an array.';
+
+CREATE FUNCTION pgretrieve.input_needed(input text, missing boolean) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF missing THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = pg_catalog.format('The input %s is needed by this retriever.', pg_catalog.quote_ident(input));
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_needed(input text, missing boolean) IS 'Refuses a call without an input that the retriever needs.';
+
+CREATE FUNCTION pgretrieve.input_number(value jsonb) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF pg_catalog.jsonb_typeof(value) <> 'number' THEN
+        PERFORM pgretrieve.input_refused('min_score is a number.');
+    END IF;
+    RETURN value::double precision;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_number(value jsonb) IS 'A number of a stage.';
+
+CREATE FUNCTION pgretrieve.input_number_bound(bounds jsonb, operator text) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT CASE WHEN count(*) FILTER (WHERE jsonb_typeof(b.pair -> 1) <> 'string') > 0 THEN
+    CASE WHEN operator IN ('gt', 'gte') THEN coalesce(max(n.bound), '-Infinity') ELSE coalesce(min(n.bound), 'Infinity') END END
+FROM jsonb_array_elements(bounds) b (pair)
+CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(b.pair -> 1) = 'number' AND b.pair ->> 0 = operator
+    AND length(trim_scale((b.pair -> 1)::numeric)::text) <= 900 THEN trim_scale((b.pair -> 1)::numeric) END AS bound) n $$;
+
+COMMENT ON FUNCTION pgretrieve.input_number_bound(bounds jsonb, operator text) IS 'The tightest number among bounds of an operator; NULL where all are texts.';
+
+CREATE FUNCTION pgretrieve.input_part(value jsonb, which text, is_list boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT coalesce(jsonb_agg(l.item ORDER BY l.n), '[]')
+FROM jsonb_array_elements(pgretrieve.input_list(value, is_list)) WITH ORDINALITY l (item, n)
+WHERE CASE which WHEN 'all' THEN true WHEN 'floats' THEN pgretrieve.input_is_float(l.item)
+    WHEN 'integers' THEN jsonb_typeof(l.item) = 'number' AND NOT pgretrieve.input_is_float(l.item)
+    ELSE jsonb_typeof(l.item) <> 'number' OR pgretrieve.input_is_float(l.item) END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_part(value jsonb, which text, is_list boolean) IS 'Those that a condition compares with: all, integers, floats, or others than integers.';
+
+CREATE FUNCTION pgretrieve.input_payload_keys(value jsonb, language text, is_list boolean) RETURNS bytea[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT coalesce(array_agg(pgretrieve.payload_key(p.prefix, l.item)), '{}')
+FROM jsonb_array_elements(pgretrieve.input_list(value, is_list)) l (item)
+CROSS JOIN LATERAL (VALUES (''), (CASE WHEN pgretrieve.input_certain(value, is_list) THEN language ELSE 'A' END)) p (prefix) $$;
+
+COMMENT ON FUNCTION pgretrieve.input_payload_keys(value jsonb, language text, is_list boolean) IS 'The keys by which an index of a payload field finds these values.';
+
+CREATE FUNCTION pgretrieve.input_query(given text, required boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF given ~ '\S' THEN
+        RETURN given;
+    ELSIF required THEN
+        PERFORM pgretrieve.input_refused('The query is empty; on_empty says what is done without one.');
+    END IF;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_query(given text, required boolean) IS 'What is searched for; NULL where that is empty and may be.';
+
+CREATE FUNCTION pgretrieve.input_refused(message text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = message;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_refused(message text) IS 'Refuses an input.';
+
+CREATE FUNCTION pgretrieve.input_seed(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+BEGIN
+    IF pg_catalog.jsonb_typeof(value) <> 'number' OR value::text !~ '^-?[0-9]+$' THEN
+        PERFORM pgretrieve.input_refused('seed is a whole number of 64 bits.');
+    END IF;
+    RETURN value::bigint::text;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_seed(value jsonb) IS 'The seed of a sample.';
+
+CREATE FUNCTION pgretrieve.input_strategy(strategy text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF strategy IS NULL OR strategy NOT IN ('auto', 'exact', 'hnsw', 'hnsw_iterative') THEN
+        PERFORM pgretrieve.input_refused('The strategy is auto, exact, hnsw or hnsw_iterative.');
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_strategy(strategy text) IS 'Refuses a search strategy that there is not.';
+
+CREATE FUNCTION pgretrieve.input_test(value jsonb, operator text, fold boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+DECLARE
+    given text := value #>> '{}';
+    kind text := pg_catalog.jsonb_typeof(value);
+    flag text := CASE WHEN fold THEN 'i' ELSE '' END;
+BEGIN
+    IF value IS NULL THEN
+        RETURN NULL;
+    ELSIF operator IN ('starts_with', 'ends_with', 'text', 'regex') AND kind <> 'string' THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('`%s` needs a text.', operator));
+    ELSIF operator = 'regex' AND pg_catalog.length(given) > 1000 THEN
+        PERFORM pgretrieve.input_refused('`regex` needs a text of at most 1000 characters.');
+    ELSIF operator IN ('gt', 'gte', 'lt', 'lte') AND kind NOT IN ('string', 'number') THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('`%s` needs a number or a text.', operator));
+    END IF;
+    RETURN CASE operator
+        WHEN 'eq' THEN pgretrieve.input_among(pgretrieve.input_list(value, false), fold)
+        WHEN 'ne' THEN pgretrieve.input_among(pgretrieve.input_list(value, false), fold)
+        WHEN 'in' THEN pgretrieve.input_among(pgretrieve.input_list(value, true), fold)
+        WHEN 'nin' THEN pgretrieve.input_among(pgretrieve.input_list(value, true), fold)
+        WHEN 'contains' THEN '@ == $v' || CASE WHEN pgretrieve.input_list(value, false) IS NOT NULL AND kind = 'string'
+            THEN ' || ' || pgretrieve.input_like(given, flag || 'q') ELSE '' END
+        WHEN 'starts_with' THEN CASE WHEN fold THEN pgretrieve.input_like('^' || pgretrieve.input_escaped(given), flag)
+            ELSE '@ starts with $v' END
+        WHEN 'ends_with' THEN pgretrieve.input_like(pgretrieve.input_escaped(given) || '$', flag)
+        WHEN 'text' THEN pgretrieve.input_like(given, 'iq')
+        WHEN 'regex' THEN pgretrieve.input_like(given, flag)
+        WHEN 'gt' THEN '@ > $v' WHEN 'gte' THEN '@ >= $v' WHEN 'lt' THEN '@ < $v' WHEN 'lte' THEN '@ <= $v'
+    END;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_test(value jsonb, operator text, fold boolean) IS 'A jsonpath''s test: what an operator of the first filter language asks.';
+
+CREATE FUNCTION pgretrieve.input_text(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF pg_catalog.jsonb_typeof(value) NOT IN ('string', 'null') THEN
+        PERFORM pgretrieve.input_refused('A text is needed here.');
+    END IF;
+    RETURN value #>> '{}';
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_text(value jsonb) IS 'A JSON string as text.';
+
+CREATE FUNCTION pgretrieve.input_text_bound(bounds jsonb, operator text, dated boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    is_lower boolean := operator IN ('gt', 'gte');
+    found text;
+    day date;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(bounds) b (pair) WHERE pg_catalog.jsonb_typeof(b.pair -> 1) IS DISTINCT FROM 'string') THEN
+        RETURN NULL;
+    END IF;
+    SELECT CASE WHEN is_lower THEN max((b.pair ->> 1) COLLATE "C") ELSE min((b.pair ->> 1) COLLATE "C") END INTO found
+    FROM pg_catalog.jsonb_array_elements(bounds) b (pair) WHERE b.pair ->> 0 = operator;
+    IF dated THEN
+        -- Texts that name an instant in any zone: their days differ from that of UTC by one at most.
+        day := (pgretrieve.input_instant(pg_catalog.jsonb_build_object('at', found), 'at') AT TIME ZONE 'UTC')::date;
+        RETURN pg_catalog.to_char(day + CASE WHEN is_lower THEN -1 ELSE 2 END, 'YYYY-MM-DD');
+    END IF;
+    RETURN CASE WHEN pg_catalog.length(found) <= 200 THEN found
+        ELSE pg_catalog.left(found, 200) || CASE WHEN is_lower THEN '' ELSE pg_catalog.chr(1114111) END END;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_text_bound(bounds jsonb, operator text, dated boolean) IS 'The tightest text among bounds of an operator, or one that is no tighter; NULL where one is a number.';
+
+CREATE FUNCTION pgretrieve.input_undirected(given public.vector) RETURNS public.vector
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    PERFORM pgretrieve.input_refused('The query vector has no direction (its length is 0, or too large), so no cosine.');
+    RETURN given;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_undirected(given public.vector) IS 'Refuses a vector that has no direction.';
+
+CREATE FUNCTION pgretrieve.input_vector(given public.vector, directed boolean) RETURNS public.vector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (directed AND (public.cosine_distance(given, given) = 'NaN'::double precision)) THEN pgretrieve.input_undirected(given) ELSE given END;
+
+COMMENT ON FUNCTION pgretrieve.input_vector(given public.vector, directed boolean) IS 'A query vector that has a direction where the metric asks for one.';
+
+CREATE FUNCTION pgretrieve.input_vectors(given public.vector[], directed boolean, most integer) RETURNS public.vector[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF pg_catalog.cardinality(given) NOT BETWEEN 1 AND most THEN
+        PERFORM pgretrieve.input_refused(pg_catalog.format('A query has 1 to %s vectors.', most));
+    END IF;
+    FOR n IN 1 .. coalesce(pg_catalog.cardinality(given), 0) LOOP
+        PERFORM pgretrieve.input_vector(given[n], directed);
+    END LOOP;
+    RETURN given;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.input_vectors(given public.vector[], directed boolean, most integer) IS 'The same for several.';
+
+CREATE FUNCTION pgretrieve.input_words(given text, required boolean, most integer) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+DECLARE
+    parts text[] := pg_catalog.string_to_array(pg_catalog.left(pgretrieve.input_query(given, required), most * 64), '"');
+    words text := '';
+    outside text := '';
+    phrase text;
+    phrases text[] := '{}';
+    prefixes text[];
+BEGIN
+    FOR n IN 1 .. coalesce(pg_catalog.cardinality(parts), 0) LOOP
+        IF n % 2 = 0 AND n < pg_catalog.cardinality(parts) THEN
+            words := words || ' ' || pg_catalog.replace(parts[n], '*', ' ') || ' ';
+            outside := outside || ' ';
+            phrase := pg_catalog.array_to_string((pg_catalog.regexp_split_to_array(pg_catalog.regexp_replace(parts[n], '^\s+|\s+$', '', 'g'), '\s+'))[1:most], ' ');
+            phrases := CASE WHEN phrase <> '' THEN phrases || phrase ELSE phrases END;
+        ELSE
+            -- The last quotation mark, where it has no partner.
+            words := words || CASE WHEN n % 2 = 0 THEN '"' ELSE '' END || parts[n];
+            outside := outside || CASE WHEN n % 2 = 0 THEN '"' ELSE '' END || parts[n];
+        END IF;
+    END LOOP;
+    SELECT coalesce(array_agg(p.prefix ORDER BY p.n), '{}') INTO prefixes FROM (
+        SELECT f.found[1] AS prefix, min(f.n) AS n
+        FROM pg_catalog.regexp_matches(outside, '\y(\w+)\*', 'g') WITH ORDINALITY f (found, n) GROUP BY 1) p;
+    words := pg_catalog.regexp_replace(words, '\y\w+\*', ' ', 'g');
+    words := pg_catalog.array_to_string((pg_catalog.regexp_split_to_array(pg_catalog.regexp_replace(words, '^\s+|\s+$', '', 'g'), '\s+'))[1:most], ' ');
+    RETURN pg_catalog.jsonb_build_object('words', words, 'phrases', phrases[1:most], 'prefixes', prefixes[1:most]);
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.input_words(given text, required boolean, most integer) IS 'A lexical query taken apart: words, "phrases" in quotation marks, prefixes (word*).';
 
 CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
     LANGUAGE plpgsql
@@ -500,6 +958,45 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.payload_text(payload jsonb, path jsonpath, which text) IS 'The string at a path of strings: the only one, or of several the least or the greatest; else NULL. Of one too long for an index the first 200 characters and a +: it compares with shorter strings as the whole.';
 
+CREATE FUNCTION pgretrieve.queue_embedding(service text, input text, task text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pgretrieve_queue', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    hash bytea := pg_catalog.sha256(pg_catalog.convert_to(input, 'UTF8'));
+    asked pg_catalog.int8;
+BEGIN
+    IF service IS NULL OR input IS NULL OR input !~ '\S' OR coalesce(task, '') NOT IN ('query', 'document') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'request_embedding takes a service, a text that is not empty, and the task query or document.';
+    ELSIF pg_catalog.length(input) > 10000 THEN
+        RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'A text has at most 10000 characters.';
+    ELSIF EXISTS (
+            SELECT FROM pgretrieve.embedding_cache c JOIN pgretrieve.service_models m USING (service, model)
+            WHERE c.service = queue_embedding.service AND c.task = queue_embedding.task AND c.input_hash = hash) THEN
+        RETURN false;
+    END IF;
+    -- One request of a role after the other, so that they are counted.
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgretrieve.request_embedding ' || session_user, 0));
+    SELECT count(*) INTO asked FROM pgretrieve.embedding_requests r WHERE r.requested_by = session_user AND r.failed_at IS NULL;
+    IF asked >= 100 THEN
+        RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded', MESSAGE = 'You have 100 requests that are not answered yet.',
+            HINT = 'Wait until a worker has answered some.';
+    END IF;
+    INSERT INTO pgretrieve.embedding_requests AS r (service, task, input_hash, input, requested_by)
+    VALUES (queue_embedding.service, queue_embedding.task, hash, queue_embedding.input, session_user)
+    ON CONFLICT ON CONSTRAINT embedding_requests_pkey DO UPDATE SET failed_at = NULL, error = NULL,
+        requested_at = pg_catalog.now(), requested_by = session_user WHERE r.failed_at IS NOT NULL;
+    IF FOUND THEN
+        PERFORM procrastinate_defer_jobs_v1(ARRAY[ROW('default', 'embed_requested', 0, NULL, NULL,
+            pg_catalog.jsonb_build_object('service', service, 'task', task, 'input_hash', pg_catalog.encode(hash, 'hex')), NULL)
+        ]::procrastinate_job_to_defer_v1[]);
+    END IF;
+    RETURN true;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.queue_embedding(service text, input text, task text) IS 'Asks workers for a vector in the caller''s transaction; false: it is there already. 100 open requests of a role, 10000 characters.';
+
 CREATE FUNCTION pgretrieve.queue_extractions(source_ids text[], holders text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -531,6 +1028,32 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION pgretrieve.refuse_change() IS 'Refuses an UPDATE of what is kept as it was.';
+
+CREATE PROCEDURE pgretrieve.request_embedding(IN service text, IN input text, IN task text DEFAULT 'query'::text, IN wait interval DEFAULT '00:00:00'::interval)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    ends timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) least(wait, '10 min'::pg_catalog.interval);
+    pause float8 := 0.02;
+    state text;
+BEGIN
+    IF NOT pgretrieve.queue_embedding(service, input, task) THEN
+        RETURN;
+    END IF;
+    COMMIT;
+    WHILE pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) ends LOOP
+        state := pgretrieve.embedding_state(service, input, task);
+        EXIT WHEN state OPERATOR(pg_catalog.<>) 'open' OR state IS NULL;
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(pause);
+        pause := least(pause OPERATOR(pg_catalog.*) 1.5::pg_catalog.float8, 0.5::pg_catalog.float8);
+    END LOOP;
+    IF wait OPERATOR(pg_catalog.>) '0'::pg_catalog.interval THEN
+        PERFORM pgretrieve.embed(service, input, task);  -- which says why, where it is not there
+    END IF;
+END $$;
+
+COMMENT ON PROCEDURE pgretrieve.request_embedding(IN service text, IN input text, IN task text, IN wait interval) IS 'Asks workers for the vector that pgretrieve.embed answers, and commits; waits for it, 10 minutes at most, where wait is above 0.';
 
 CREATE FUNCTION pgretrieve.source_hash(source text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -917,6 +1440,38 @@ COMMENT ON COLUMN pgretrieve.embedding_cache.input_hash IS 'SHA-256 of the input
 COMMENT ON COLUMN pgretrieve.embedding_cache.vector IS 'What it was embedded to.';
 
 COMMENT ON COLUMN pgretrieve.embedding_cache.created_at IS 'When.';
+
+CREATE TABLE pgretrieve.embedding_requests (
+    service text NOT NULL,
+    task text NOT NULL,
+    input_hash bytea NOT NULL,
+    input text NOT NULL,
+    requested_by name NOT NULL,
+    requested_at timestamp with time zone DEFAULT now() NOT NULL,
+    failed_at timestamp with time zone,
+    error text,
+    CONSTRAINT embedding_requests_input_check CHECK ((length(input) <= 10000)),
+    CONSTRAINT embedding_requests_input_hash_check CHECK ((octet_length(input_hash) = 32)),
+    CONSTRAINT embedding_requests_task_check CHECK ((task = ANY (ARRAY['query'::text, 'document'::text])))
+);
+
+COMMENT ON TABLE pgretrieve.embedding_requests IS 'Texts that pgretrieve.request_embedding was called with: what is made is deleted, what failed stays for a day.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.service IS 'The service that is to embed it.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.task IS 'query or document.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.input_hash IS 'SHA-256 of the text.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.input IS 'The text.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.requested_by IS 'The role that asked for it.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.requested_at IS 'When.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.failed_at IS 'When it failed for good; asking again tries again.';
+
+COMMENT ON COLUMN pgretrieve.embedding_requests.error IS 'Why.';
 
 CREATE TABLE pgretrieve.extracted_blobs (
     collection_id text NOT NULL,
@@ -1437,6 +1992,50 @@ ALTER TABLE pgretrieve.promotions ALTER COLUMN promotion_id ADD GENERATED ALWAYS
     CACHE 1
 );
 
+CREATE TABLE pgretrieve.retriever_functions (
+    retriever_id text NOT NULL,
+    namespace_id text NOT NULL,
+    function_name text NOT NULL,
+    asked_name text,
+    signature text NOT NULL,
+    parameters jsonb NOT NULL,
+    limits jsonb NOT NULL,
+    namespace_version integer NOT NULL,
+    retriever_version integer NOT NULL,
+    broken text,
+    created_by text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.retriever_functions IS 'Retrievers that are published as SQL functions in their namespace''s schema; they are made anew in the transaction that changes what they do.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.retriever_id IS 'The retriever.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.namespace_id IS 'Its namespace.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.function_name IS 'The function''s name in the namespace''s schema.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.asked_name IS 'The name that its publisher asked for; null: it is named as the retriever.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.signature IS 'Names, types and defaults of its parameters, as PostgreSQL has them.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.parameters IS 'Its parameters: name, type, the input that it is, whether it is required, and its default.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.limits IS 'The deployment''s limits and ef_search when it was published.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.namespace_version IS 'The version of the namespace that it was made for.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.retriever_version IS 'The version of the retriever.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.broken IS 'Why it raises an error instead of answering, since its namespace has changed; null: it answers.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.created_by IS 'The API key (its id) that published it.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.created_at IS 'When it was published.';
+
+COMMENT ON COLUMN pgretrieve.retriever_functions.updated_at IS 'When it was last made anew.';
+
 CREATE TABLE pgretrieve.retriever_versions (
     retriever_id text NOT NULL,
     version integer NOT NULL,
@@ -1508,6 +2107,20 @@ COMMENT ON COLUMN pgretrieve.service_canaries.revision IS 'The fingerprint of th
 COMMENT ON COLUMN pgretrieve.service_canaries.vector IS 'What the service made of the text.';
 
 COMMENT ON COLUMN pgretrieve.service_canaries.made_at IS 'When.';
+
+CREATE TABLE pgretrieve.service_models (
+    service text NOT NULL,
+    model text NOT NULL,
+    noted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE pgretrieve.service_models IS 'The model of each inference service, as the embedding cache names it; workers keep it.';
+
+COMMENT ON COLUMN pgretrieve.service_models.service IS 'The service.';
+
+COMMENT ON COLUMN pgretrieve.service_models.model IS 'Its model, and the fingerprint of its settings.';
+
+COMMENT ON COLUMN pgretrieve.service_models.noted_at IS 'Since when.';
 
 CREATE TABLE pgretrieve.service_probes (
     probe_id bigint NOT NULL,
@@ -1894,6 +2507,9 @@ ALTER TABLE ONLY pgretrieve.collections
 ALTER TABLE ONLY pgretrieve.embedding_cache
     ADD CONSTRAINT embedding_cache_pkey PRIMARY KEY (service, model, task, input_hash);
 
+ALTER TABLE ONLY pgretrieve.embedding_requests
+    ADD CONSTRAINT embedding_requests_pkey PRIMARY KEY (service, task, input_hash);
+
 ALTER TABLE ONLY pgretrieve.extracted_blobs
     ADD CONSTRAINT extracted_blobs_pkey PRIMARY KEY (collection_id, source_id, sha256);
 
@@ -1948,6 +2564,12 @@ ALTER TABLE ONLY pgretrieve.payload_indexes
 ALTER TABLE ONLY pgretrieve.promotions
     ADD CONSTRAINT promotions_pkey PRIMARY KEY (promotion_id);
 
+ALTER TABLE ONLY pgretrieve.retriever_functions
+    ADD CONSTRAINT retriever_functions_namespace_id_function_name_key UNIQUE (namespace_id, function_name);
+
+ALTER TABLE ONLY pgretrieve.retriever_functions
+    ADD CONSTRAINT retriever_functions_pkey PRIMARY KEY (retriever_id);
+
 ALTER TABLE ONLY pgretrieve.retriever_versions
     ADD CONSTRAINT retriever_versions_pkey PRIMARY KEY (retriever_id, version);
 
@@ -1959,6 +2581,9 @@ ALTER TABLE ONLY pgretrieve.retrievers
 
 ALTER TABLE ONLY pgretrieve.service_canaries
     ADD CONSTRAINT service_canaries_pkey PRIMARY KEY (service, canary);
+
+ALTER TABLE ONLY pgretrieve.service_models
+    ADD CONSTRAINT service_models_pkey PRIMARY KEY (service);
 
 ALTER TABLE ONLY pgretrieve.service_probes
     ADD CONSTRAINT service_probes_pkey PRIMARY KEY (probe_id);
@@ -2004,6 +2629,8 @@ CREATE INDEX collection_sources_bucket ON pgretrieve.collection_sources USING bt
 CREATE INDEX collection_sources_parent ON pgretrieve.collection_sources USING btree (parent_id);
 
 CREATE INDEX embedding_cache_age ON pgretrieve.embedding_cache USING btree (created_at);
+
+CREATE INDEX embedding_requests_role ON pgretrieve.embedding_requests USING btree (requested_by) WHERE (failed_at IS NULL);
 
 CREATE INDEX extracted_blobs_sha256 ON pgretrieve.extracted_blobs USING btree (sha256);
 
@@ -2142,6 +2769,12 @@ ALTER TABLE ONLY pgretrieve.objects
 
 ALTER TABLE ONLY pgretrieve.payload_indexes
     ADD CONSTRAINT payload_indexes_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.retriever_functions
+    ADD CONSTRAINT retriever_functions_namespace_id_fkey FOREIGN KEY (namespace_id) REFERENCES pgretrieve.namespaces(namespace_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY pgretrieve.retriever_functions
+    ADD CONSTRAINT retriever_functions_retriever_id_fkey FOREIGN KEY (retriever_id) REFERENCES pgretrieve.retrievers(retriever_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY pgretrieve.retriever_versions
     ADD CONSTRAINT retriever_versions_retriever_id_fkey FOREIGN KEY (retriever_id) REFERENCES pgretrieve.retrievers(retriever_id) ON DELETE CASCADE;

@@ -11,6 +11,7 @@ from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pag
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
 from app.db.engine import transaction
 from app.domain import retriever_lists, retrievers
+from app.domain.definitions import DEFINITION
 from app.domain.namespaces import load_catalog
 from app.domain.retriever_lists import Wanted
 from app.domain.retrievers import Retriever
@@ -42,7 +43,7 @@ class Named(Input, frozen=True, kw_only=True):
 
     def definition(self) -> dict[str, Any]:
         """The fields that are given."""
-        fields = {name: getattr(self, name) for name in retrievers.DEFINITION}
+        fields = {name: getattr(self, name) for name in DEFINITION}
         fields["collection_identifiers"] = self.collection_identifiers or self.collection_ids
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -80,7 +81,7 @@ class RetrieverPatch(Input, frozen=True):
     requires_subscription: NotOffered = False
 
     def changes(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("retriever_name", *retrievers.DEFINITION)}
+        given = {name: getattr(self, name) for name in ("retriever_name", *DEFINITION)}
         if given["collection_identifiers"] is UNSET:
             given["collection_identifiers"] = self.collection_ids
         return {name: value for name, value in given.items() if value is not UNSET}

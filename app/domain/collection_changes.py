@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import access, buckets, collection_indexes, processing
+from app.domain import access, buckets, collection_indexes, functions, processing
 from app.domain.collection_configs import FeatureExtractor, Fields, Filled, Recipe, choose_indexes, read_recipe
 from app.domain.collections import Collection, find
 from app.domain.documents import DIRECT_UPSERT, holds_nul
@@ -98,6 +98,7 @@ async def create(
     request = {"collection": wanted.name, "feature_extractor": wanted.feature_extractor.stored()}
     made = await find(conn, catalog.namespace_id, collection_id)
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})
+    await functions.follow(conn, catalog.namespace_id)
     if made.is_active:
         await processing.queue(conn, catalog, made)
     made_for, actor = wanted.feature_extractor.name, access.actor() or "worker"
@@ -224,6 +225,7 @@ async def change(conn: AsyncConnection, catalog: Catalog, identifier: str, chang
     except IntegrityError as error:
         raise _taken(error, str(changes.get("collection_name"))) from error
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})
+    await functions.follow(conn, catalog.namespace_id)
     changed = await find(conn, catalog.namespace_id, found.collection_id)
     if changed.is_active and not found.is_active:
         await processing.queue(conn, catalog, changed)
@@ -259,6 +261,7 @@ async def delete(conn: AsyncConnection, identifier: str, collection: str, limits
     own = [each["index_name"] for each in msgspec.json.decode(found.indexes) if each["own"]]
     await conn.execute(statement("delete_collection"), binds)
     await conn.execute(statement("bump_namespace"), binds)
+    await functions.follow(conn, catalog.namespace_id)
     if msgspec.json.decode(found.source)["type"] == "collection":
         await watch_parents(conn, catalog)
     request = {"delete_collection": found.collection_name, "force": force}

@@ -18,7 +18,7 @@ from app.db.ddl import create_index_concurrently, drop_index_concurrently
 from app.db.engine import connection, raw, transaction
 from app.db.identifiers import free_name
 from app.db.statements import as_json, statement
-from app.domain import tasks
+from app.domain import functions, tasks
 from app.domain.index_repair import BUILD, DEFINITION, REBUILD
 from app.domain.namespaces import load_catalog, state_of
 from app.domain.runtime import Runtime
@@ -61,6 +61,7 @@ async def run(
 async def _let_go(conn: AsyncConnection, catalog: Catalog, name: str, *, keep: str | None = None) -> None:
     """Where nothing is in force and nobody builds it, the catalog says so; what is loose is dropped."""
     await conn.execute(statement("give_up_building"), {"namespace_id": catalog.namespace_id, "name": name})
+    await functions.follow(conn, catalog.namespace_id)
     await drop_loose(conn, catalog, keep=keep)
 
 
@@ -133,6 +134,7 @@ async def _put_in_force(runtime: Runtime, catalog: Catalog, old: VectorConfig, n
         if (await conn.execute(statement("switch_index"), binds)).one_or_none() is None:
             await tasks.end(conn, task_id, "CANCELED")
             return
+        await functions.follow(conn, catalog.namespace_id)
         task = await tasks.find(conn, task_id)
         if task.kind == REBUILD:
             await _audit(conn, before, await load_catalog(conn, catalog.namespace_id), task)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import lexical, payload_builds, payload_indexes, tasks
+from app.domain import functions, lexical, payload_builds, payload_indexes, tasks
 from app.domain.namespaces import lock_catalog
 from app.jobs import queue
 from app.retrieval.catalog import Catalog, VectorConfig
@@ -58,6 +58,7 @@ async def ensure(conn: AsyncConnection, identifier: str, *, rebuild: bool) -> En
             found.tasks[config.name] = await defer_build(conn, catalog.namespace_id, config.name)
     await _ensure_payload_indexes(conn, catalog, found, rebuild=rebuild)
     done = await lexical.ensure(conn, catalog, rebuild=rebuild)
+    await functions.follow(conn, catalog.namespace_id)
     texts = {"ensured": found.ensured, "rebuilt": found.rebuilt, "building": found.building}[done]
     texts += [text.name for text in catalog.lexical_fields]
     return found
@@ -83,6 +84,7 @@ async def _ensure_payload_indexes(conn: AsyncConnection, catalog: Catalog, found
 async def defer_build(conn: AsyncConnection, namespace_id: str, name: str) -> str:
     """Search exactly from now on, until the job has built the index. Answers the task that tells how far it is."""
     await conn.execute(statement("begin_building"), {"namespace_id": namespace_id, "name": name})
+    await functions.follow(conn, namespace_id)
     return await _defer(conn, BUILD, namespace_id, name, {})
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import payload_indexes
+from app.domain import functions, payload_indexes
 from app.domain.namespaces import check_name, insert_identifiers, lock_catalog, taken
 from app.domain.payload_indexes import PayloadIndex
 from app.errors import Problems
@@ -52,6 +52,7 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
         "description": None if changes.description is UNSET else changes.description,
     }
     await conn.execute(statement("change_namespace"), binds)
+    await functions.follow(conn, namespace_id)
     return namespace_id
 
 

@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.payload_ddl import create_payload_index_concurrently, drop_payload_index_concurrently
 from app.db.statements import statement
+from app.domain import functions
 from app.domain.namespaces import load_catalog
 from app.domain.payload_indexes import set_state
 from app.errors import NotFound
@@ -30,8 +31,10 @@ async def build(conn: AsyncConnection, namespace_id: str, number: int) -> bool:
     except DBAPIError:
         await conn.rollback()  # gives a new connection where the server ended this one
         await set_state(conn, namespace_id, number, "failed")
+        await functions.follow(conn, namespace_id)
         raise
     await set_state(conn, namespace_id, number, "ready" if await is_valid(conn, catalog, index) else "failed")
+    await functions.follow(conn, namespace_id)
     return True
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import backfill, sources
+from app.domain import backfill, functions, sources
 from app.domain.backfill import check_filled
 from app.domain.forecasting import Forecast
 from app.domain.index_repair import defer_build
@@ -178,6 +178,7 @@ async def promote(
     audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
     audit |= {"before": as_json(state_of(before)), "after": as_json(state_of(after))}
     await conn.execute(statement("insert_promotion"), audit)
+    await functions.follow(conn, namespace_id)
     for config in decision.new_configs:
         if config.index_state == "building":
             await defer_build(conn, namespace_id, config.name)

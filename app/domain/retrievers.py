@@ -11,30 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import access
+from app.domain import access, functions
+from app.domain.definitions import DEFINITION, check_definition, within
 from app.domain.namespaces import lock_catalog
 from app.domain.runtime import MAX_TIME_MS, Prepared
-from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
+from app.errors import Conflict, InvalidRequest, NotFound, Problem
 from app.retrieval.catalog import Catalog
-from app.retrieval.filters import Condition, Filter
-from app.retrieval.inputs import check_schema
-from app.retrieval.pipeline import Pipeline, check_pipeline, parse_pipeline
 from app.retrieval.stages.base import Limits
 
-# What of a definition a PATCH may change, and what it may hold at all.
-DEFINITION = (
-    "description",
-    "stages",
-    "input_schema",
-    "collection_identifiers",
-    "tags",
-    "metadata",
-    "display_config",
-    "budget_limits",
-)
-
-# `max_time_ms` bounds the statement; nothing costs credits here.
-BUDGET = ("max_credits", "max_time_ms")
 # These would be taken for a route where a path may name a retriever.
 RESERVED = frozenset({"execute", "list", "stages"})
 
@@ -50,31 +34,6 @@ class Retriever:
     definition: dict[str, Any]
     created_at: datetime
     updated_at: datetime
-
-
-def check_definition(definition: Mapping[str, Any], catalog: Catalog, limits: Limits) -> Pipeline:
-    """Parse and check a definition in its namespace; `InvalidRequest` holds every problem."""
-    problems = Problems()
-    pipeline = parse_pipeline(definition.get("stages"), limits, problems)
-    schema = definition.get("input_schema") or {}
-    check_schema(schema, pipeline.input_names, problems, ("body", "input_schema"))
-    _check_rest(definition, problems)
-    if not problems:  # positions of stages that did not parse would be wrong
-        check_pipeline(pipeline, catalog, limits, problems)
-    problems.refuse()
-    return pipeline
-
-
-def _check_rest(definition: Mapping[str, Any], problems: Problems) -> None:
-    for name in definition.get("collection_identifiers") or ():
-        if not isinstance(name, str) or "\0" in name:
-            problems.add(("body", "collection_identifiers"), "bad_name", "A collection is named by a text.")
-    for name, value in (definition.get("budget_limits") or {}).items():
-        here, least = ("body", "budget_limits", name), int(name == "max_time_ms")
-        if name not in BUDGET:
-            problems.add(here, "extra_forbidden", f"budget_limits has no {name!r}; it has {' and '.join(BUDGET)}.")
-        elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-            problems.add(here, "out_of_range", f"{name} is a number, {least} or more.")
 
 
 async def put(
@@ -101,7 +60,9 @@ async def put(
     row = (await conn.execute(statement("put_retriever"), binds)).mappings().one_or_none()
     if row is None:
         raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists")
-    return from_row(row)
+    stored = from_row(row)
+    await functions.follow(conn, stored.namespace_id, stored.retriever_id)
+    return stored
 
 
 async def change(
@@ -127,7 +88,9 @@ async def change(
         raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists") from error
     if row is None:
         raise Conflict(f"The retriever {identifier!r} was changed by another request; read it again.", code="changed")
-    return from_row(row)
+    changed = from_row(row)
+    await functions.follow(conn, changed.namespace_id, changed.retriever_id)
+    return changed
 
 
 async def clone(
@@ -161,7 +124,9 @@ async def find(conn: AsyncConnection, namespace_id: str, identifier: str) -> Ret
 
 
 async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> str:
+    """With its versions, and its function."""
     found = await find(conn, namespace_id, identifier)
+    await functions.unpublish(conn, namespace_id, found.retriever_id)
     await conn.execute(statement("delete_retriever"), {"retriever_id": found.retriever_id})
     return found.retriever_id
 
@@ -196,12 +161,6 @@ def prepare_definition(
         min(int(most), MAX_TIME_MS),
         shape,
     )
-
-
-def within(definition: Mapping[str, Any], catalog: Catalog) -> Filter | None:
-    """The filter that keeps a retriever to its collections; None where it names none."""
-    collections = definition.get("collection_identifiers")
-    return Condition("collection_id", "in", list(map(catalog.collection_id, collections))) if collections else None
 
 
 def from_row(row: Mapping[Any, Any]) -> Retriever:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import statement
+from app.domain import functions
 from app.domain.documents import Document, check_documents
 from app.domain.index_repair import defer_build
 from app.domain.namespaces import NewVector, as_configs, check_vectors, insert_configs, load_catalog, lock_catalog
@@ -62,6 +63,7 @@ async def add_vectors_on_write(
     await conn.execute(statement("bump_namespace"), {"namespace_id": catalog.namespace_id})
     for config in configs:
         await _index(conn, catalog, config, settings, now=small)
+    await functions.follow(conn, catalog.namespace_id)
     return await load_catalog(conn, catalog.namespace_id)
 
 

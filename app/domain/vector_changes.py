@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
+from app.domain import functions
+from app.domain.definitions import check_definition
 from app.domain.namespaces import load_catalog, state_of, watch_sources
-from app.domain.retrievers import check_definition
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.retrieval.stages.base import Limits
@@ -24,6 +25,7 @@ async def finish(
 ) -> Catalog:
     """End a change that holds the namespace for itself: plans are out of date, and it is on record."""
     await conn.execute(statement("bump_namespace"), {"namespace_id": before.namespace_id})
+    await functions.follow(conn, before.namespace_id)
     after = await load_catalog(conn, before.namespace_id)
     if bool(before.sources) != bool(after.sources):
         await watch_sources(conn, after)

@@ -24,10 +24,15 @@ class Key(NamedTuple):
 
 def key_of(info: ServiceInfo, task: Task, given: str | bytes) -> Key:
     """Of a text, or of an image, which is embedded in one way whatever it is for."""
-    model = f"{info.model} {info.fingerprint}".rstrip()
+    model = model_of(info)
     if isinstance(given, bytes):
         return Key(info.name, model, "image", hashlib.sha256(given).digest())
     return Key(info.name, model, task, hashlib.sha256(given.encode()).digest())
+
+
+def model_of(info: ServiceInfo) -> str:
+    """What a service's vectors are kept under: its model, and what else decides what it makes."""
+    return f"{info.model} {info.fingerprint}".rstrip()
 
 
 class VectorCache:

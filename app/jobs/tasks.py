@@ -12,10 +12,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import drift, filling_up, index_builds, index_repair, lexical, migrating, payload_builds, work, working
+from app.domain import (
+    drift,
+    filling_up,
+    functions,
+    index_builds,
+    index_repair,
+    lexical,
+    migrating,
+    payload_builds,
+    requested,
+    work,
+    working,
+)
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Runtime
 from app.errors import NotFound
+from app.inference.base import Task
 from app.retrieval.catalog import FieldIndex
 from app.settings import Settings
 
@@ -25,6 +38,8 @@ log = logging.getLogger(__name__)
 
 # Of one slice, with growing pauses: more than half an hour in all. What a provider refuses is tried by the work itself.
 BACKFILL_TRIES = 10
+# Of a text that an analyst waits for.
+REQUEST_TRIES = 4
 
 
 def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
@@ -54,6 +69,16 @@ def _register_work(app: procrastinate.App, runtime: Runtime) -> None:
     @app.task(name="probe_services", queueing_lock="probe_services", lock="probe_services")
     async def probe(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
         await drift.probe_due(runtime)
+
+    @app.task(name="embed_requested", pass_context=True, retry=RetryStrategy(max_attempts=REQUEST_TRIES, wait=2))
+    async def embed_requested(context: procrastinate.JobContext, service: str, task: Task, input_hash: str) -> None:
+        last = context.job.attempts >= REQUEST_TRIES
+        await requested.answer(runtime, service, task, bytes.fromhex(input_hash), last=last)
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="sweep_requests", queueing_lock="sweep_requests", lock="sweep_requests")
+    async def sweep_requests(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        await requested.sweep(runtime)
 
     @app.periodic(cron="* * * * *")
     @app.task(name="sweep_work", queueing_lock="sweep_work", lock="sweep_work")
@@ -111,6 +136,7 @@ def _register_indexes(app: procrastinate.App, url: str, settings: Settings) -> N
     async def build_lexical(namespace_id: str) -> None:
         async with connecting(url, settings) as conn:
             built = await lexical.build(conn, namespace_id)
+            await functions.follow(conn, namespace_id)
         log.info("built the lexical index of %s: %s", namespace_id, "ready" if built else "another one by now")
 
 

@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.catalog import Fields
 from app.retrieval.conditions import written
 from app.retrieval.field_indexes import numbers, texts
 from app.retrieval.operators import check_value
-from app.retrieval.plan import Binds
+from app.retrieval.plan import Binds, InSql
 from app.retrieval.templates import is_templated
 from app.retrieval.times import instant, keeps
 
@@ -44,22 +45,36 @@ class Between:
         return [list(bound) for bound in self.bounds]
 
     def is_certain(self, binds: Binds, hint: str) -> sa.ColumnElement[bool]:
-        return self._bind(binds, f"{hint}_certain", sa.Boolean(), self._is_certain)
+        sql = in_sql.bounds_certain(dated=self.operator is not None)
+        return self._bind(binds, f"{hint}_certain", sa.Boolean(), self._is_certain, sql)
 
     def expression(self, fields: Fields, field: str, binds: Binds, hint: str) -> sa.ColumnElement[bool]:
         operators = list(dict.fromkeys(operator for operator, _ in self.bounds))
         limits = {
-            operator: self._bind(binds, f"{hint}_{operator}", sa.Numeric(), self._number(operator))
+            operator: self._bind(
+                binds, f"{hint}_{operator}", sa.Numeric(), self._number(operator), in_sql.number_bound(operator)
+            )
             for operator in operators
         }
         by_text = {
-            operator: self._bind(binds, f"{hint}_{operator}_text", sa.Text(), self._text(operator))
+            operator: self._bind(
+                binds,
+                f"{hint}_{operator}_text",
+                sa.Text(),
+                self._text(operator),
+                in_sql.text_bound(operator, dated=self.operator is not None),
+            )
             for operator in operators
         }
         return sa.or_(*_within(numbers(fields, field), limits), *_within(texts(fields, field), by_text))
 
     def _bind(
-        self, binds: Binds, name: str, type_: sa.types.TypeEngine[Any], convert: Callable[[list[list[Any]]], Any]
+        self,
+        binds: Binds,
+        name: str,
+        type_: sa.types.TypeEngine[Any],
+        convert: Callable[[list[list[Any]]], Any],
+        sql: InSql,
     ) -> sa.ColumnElement[Any]:
         if not is_templated(self._raw):
             return binds.add(name, type_, convert(self._raw))
@@ -72,7 +87,7 @@ class Between:
                     check_value(operator, value)
             return convert(bounds)
 
-        return binds.add(name, type_, self._raw, filled)
+        return binds.add(name, type_, self._raw, filled, sql)
 
     def _is_certain(self, bounds: list[list[Any]]) -> bool:
         values = [value for _, value in bounds]

@@ -30,11 +30,13 @@ def compile_plan(
     ef_search: int = 100,
     after: bool = False,
     after_host: bool = False,
+    function_of: frozenset[str] | None = None,
 ) -> Plan:
     """Lower each stage into the next, as CTEs that read in the order of the pipeline.
 
     With `after` the answer begins after a document, which each request names. `after_host` says that the first stage
-    reads the rows of the bind `rows`, which a host stage made, instead of the whole namespace.
+    reads the rows of the bind `rows`, which a host stage made, instead of the whole namespace. With `function_of`
+    it is the statement of a function, whose parameters of these names may be NULL: its rows, nothing of the catalog.
     """
     to = Lowering(
         catalog,
@@ -44,6 +46,8 @@ def compile_plan(
         ef_search=ef_search,
         after_host=after_host,
         ways=ways or {},
+        as_function=function_of is not None,
+        optional=function_of or frozenset(),
     )
     source = _given_rows(to) if after_host else None
     ctes: list[sa.CTE] = []
@@ -53,7 +57,10 @@ def compile_plan(
         if step.post_filters is not None:
             source = _filtered(source, step.post_filters, to).cte(f"s{n}_post_filters")
         ctes.append(source)
-    statement = _answer(ctes, catalog, retriever_id, vectors, to, after=after)
+    if function_of is None:
+        statement = _answer(ctes, catalog, retriever_id, vectors, to, after=after)
+    else:
+        statement = _rows(ctes[-1], catalog, to)
     return Plan(
         text=render(statement),
         binds=tuple(to.binds.found.values()),
@@ -142,6 +149,20 @@ def _answer(
         )
         .select_from(state.outerjoin(hits, sa.true()))
         .order_by(page.c.rank)
+    )
+
+
+def _rows(last: sa.CTE, catalog: Catalog, to: Lowering) -> sa.Select[Any]:
+    """The last stage's rows with their documents: `rank, document_id, score, collection_id, payload, …`."""
+    documents = catalog.documents
+    payload = sa.func.coalesce(last.c.fields, documents.c.payload) if "fields" in last.c else documents.c.payload
+    columns = [documents.c[name] for name in ("metadata", "created_at", "updated_at")]
+    rank, score = sa.cast(last.c.rank, sa.BigInteger).label("rank"), sa.cast(last.c.score, sa.Double).label("score")
+    return (
+        sa.select(rank, last.c.document_id, score, documents.c.collection_id, payload, *columns)
+        .join_from(last, documents, documents.c.document_id == last.c.document_id)
+        .order_by(last.c.rank)
+        .limit(to.binds.add("page_limit", sa.BigInteger(), None))
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.retrieval.filters import Condition
 from app.retrieval.operators import check_value
-from app.retrieval.plan import Binds
+from app.retrieval.plan import Binds, InSql
 from app.retrieval.templates import is_templated
 
 _SHORT = 30
@@ -73,7 +73,13 @@ def decided(expression: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
 
 
 def bind(
-    binds: Binds, hint: str, asked: Condition, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]
+    binds: Binds,
+    hint: str,
+    asked: Condition,
+    what: str,
+    type_: TypeEngine[Any],
+    convert: Callable[[Any], Any],
+    sql: InSql | None = None,
 ) -> sa.ColumnElement[Any]:
     """What `convert` makes of the condition's value: now of a literal, at each request of a template."""
     name = f"{hint}_{what}"
@@ -84,4 +90,4 @@ def bind(
         check_value(asked.operator, value)
         return convert(value)
 
-    return binds.add(name, type_, asked.value, filled)
+    return binds.add(name, type_, asked.value, filled, sql)

@@ -61,7 +61,14 @@ class Nested:
     item: "Filter"
 
 
-Filter = Condition | And | Or | Not | AtLeast | Nested
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Whether all of these inputs are given; a function of a retriever asks that of its parameters."""
+
+    names: tuple[str, ...]
+
+
+Filter = Condition | And | Or | Not | AtLeast | Nested | Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,46 @@ def drop_missing(filter_: Filter, provided: Container[str]) -> tuple[Filter | No
             if isinstance(filter_, AtLeast):
                 return (AtLeast(min(filter_.count, len(kept)), kept) if kept else None), dropped
             return (all_of(kept) if isinstance(filter_, And) else any_of(kept)), dropped
+    return filter_, ()
+
+
+def guarded(filter_: Filter, optional: frozenset[str]) -> Filter:
+    """The filter that does by itself what `drop_missing` does before: conditions without their inputs do not count.
+
+    Raises `ValueError` for what cannot be said so.
+    """
+    kept, there = _guarded(filter_, optional)
+    return Or((Not(there), kept)) if there is not None else kept
+
+
+def _guarded(filter_: Filter, optional: frozenset[str]) -> tuple[Filter, Filter | None]:
+    """What is asked where it counts, and whether it counts (None: always)."""
+    match filter_:
+        case Condition():
+            names = tuple(sorted(needed_names(filter_.value) & optional))
+            return filter_, Given(names) if names else None
+        case Not() | Nested():
+            item, there = _guarded(filter_.item, optional)
+            return replace(filter_, item=item), there
+        case AtLeast():
+            if any(_guarded(item, optional)[1] is not None for item in filter_.items):
+                raise ValueError("`min_should` counts a condition whose input may be missing")
+            return filter_, None
+        case And() | Or():
+            parts = [_guarded(item, optional) for item in filter_.items]
+            shield = _shielded_and if isinstance(filter_, And) else _shielded_or
+            theres = [there for _, there in parts if there is not None]
+            whole = any_of(theres) if len(theres) == len(parts) else None
+            return replace(filter_, items=tuple(shield(item, there) for item, there in parts)), whole
+    return filter_, None
+
+
+def _shielded_and(item: Filter, there: Filter | None) -> Filter:
+    return item if there is None else Or((Not(there), item))
+
+
+def _shielded_or(item: Filter, there: Filter | None) -> Filter:
+    return item if there is None else And((there, item))
 
 
 def with_conditions(filter_: Filter, change: Callable[[Condition], Condition]) -> Filter:
@@ -127,6 +174,8 @@ def with_conditions(filter_: Filter, change: Callable[[Condition], Condition]) -
     match filter_:
         case Condition():
             return change(filter_)
+        case Given():
+            return filter_
         case Not() | Nested():
             return replace(filter_, item=with_conditions(filter_.item, change))
         case _:
@@ -147,6 +196,8 @@ def to_json(filter_: Filter) -> dict[str, Any]:
             return {"min_should": {"conditions": conditions, "min_count": filter_.count}}
         case Nested():
             return {"nested": {"key": filter_.key, "filter": to_json(filter_.item)}}
+        case Given():
+            return {"given": list(filter_.names)}
         case Condition():
             fold = {"case_insensitive": True} if filter_.case_insensitive else {}
             value = unlift(filter_.value)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.between import Between
 from app.retrieval.catalog import Catalog, FieldIndex, Fields, FieldType
 from app.retrieval.conditions import bind, written
@@ -20,7 +21,7 @@ from app.retrieval.filters import And, Condition, Filter, Not, Or
 from app.retrieval.geo_cells import cells_of
 from app.retrieval.keyed import implied, looser_field
 from app.retrieval.operators import AREAS, COMPARISONS
-from app.retrieval.plan import Binds
+from app.retrieval.plan import Binds, InSql
 from app.retrieval.predicates import predicate
 
 Indexes = Mapping[str, FieldIndex]
@@ -248,7 +249,9 @@ class _Indexed:
             return [item for item in _listed(asked, value) if isinstance(item, str)]
 
         column = self.fields.documents.c[asked.field]
-        return column == sa.func.any(bind(self.binds, self.hint, asked, "ids", sa.ARRAY(sa.Text), ids))
+        return column == sa.func.any(
+            bind(self.binds, self.hint, asked, "ids", sa.ARRAY(sa.Text), ids, in_sql.ids(asked.operator))
+        )
 
     def has_key(self, asked: Condition, language: Literal["A", "B"] = "A") -> sa.ColumnElement[bool]:
         """By the keys of documents where the languages find the same, and by those of the others."""
@@ -264,13 +267,15 @@ class _Indexed:
             return alike(value) + own(value)
 
         if not self.estimate:
-            return self.overlaps(asked, both)
+            return self.overlaps(asked, both, in_sql.payload_keys(language, asked.operator))
         # Statistics know little of keys that hardly occur: those of the others count for as much as there are others.
         others = self.overlaps(asked, lambda _value: [b"A"])
         return sa.or_(self.overlaps(asked, alike), sa.and_(self.overlaps(asked, own), others))
 
-    def overlaps(self, asked: Condition, convert: Callable[[Any], list[bytes]]) -> sa.ColumnElement[bool]:
-        wanted = bind(self.binds, self.hint, asked, "keys", sa.ARRAY(sa.LargeBinary), convert)
+    def overlaps(
+        self, asked: Condition, convert: Callable[[Any], list[bytes]], sql: InSql | None = None
+    ) -> sa.ColumnElement[bool]:
+        wanted = bind(self.binds, self.hint, asked, "keys", sa.ARRAY(sa.LargeBinary), convert, sql)
         return keys(self.fields, asked.field).bool_op("&&")(wanted)
 
     def is_certain(self, asked: Condition) -> sa.ColumnElement[bool]:
@@ -279,7 +284,8 @@ class _Indexed:
         def certain(value: Any) -> bool:
             return _same_to_both(_listed(asked, value))
 
-        return bind(self.binds, self.hint, asked, "certain", sa.Boolean(), certain)
+        sql = in_sql.certain(asked.operator)
+        return bind(self.binds, self.hint, asked, "certain", sa.Boolean(), certain, sql)
 
     def has_others(self, field: str) -> sa.ColumnElement[bool]:
         """Whether any document has numbers of which the languages find other ones; looked up once, in the index."""

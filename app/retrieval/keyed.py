@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.types import TypeEngine
 
-from app.retrieval import geo, qdrant, times
+from app.retrieval import geo, in_sql, qdrant, times
 from app.retrieval.conditions import among, bind, decided, each, exists, is_long, keys_of, like, quoted, to_text
 from app.retrieval.filters import And, Condition, Filter
 from app.retrieval.operators import AREAS, words
-from app.retrieval.plan import Binds
+from app.retrieval.plan import Binds, InSql
 from app.retrieval.templates import is_templated
 
 _COMPARE = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -129,7 +129,8 @@ class Keyed:
                     f'$ ? (@.type() != "array" && ({_equals(_others(_listed(wanted)), self.asked.case_insensitive)}))'
                 )
 
-            found.append(exists(value, self.bind("path", JSONPATH(), test), self.variable(_others)))
+            path = self.bind("path", JSONPATH(), test, in_sql.keyed_equals(self.asked.case_insensitive))
+            found.append(exists(value, path, self.variable(_others, "others")))
         if listed is None or any(map(_is_integer, listed)):
             found.append(self.written(value, _AN_INTEGER))
         return sa.or_(*found)
@@ -138,10 +139,13 @@ class Keyed:
         """The same of a long list: what is written as in the list; or, of its other numbers, equals one."""
         one = each(value, self.binds.add(f"{self.hint}_path", JSONPATH(), "$[*]"))
         keys = self.bind(
-            "keys", JSONB(), lambda wanted: keys_of(to_text(item) for item in wanted if not _is_float(item))
+            "keys",
+            JSONB(),
+            lambda wanted: keys_of(to_text(item) for item in wanted if not _is_float(item)),
+            in_sql.EXACT_KEYS,
         )
         path = self.binds.add(f"{self.hint}_path", JSONPATH(), '$ ? (@.type() == "number" && @ == $v[*])')
-        floats = self.variable(lambda wanted: list(filter(_is_float, wanted)))
+        floats = self.variable(lambda wanted: list(filter(_is_float, wanted)), "floats")
         return sa.or_(among(one, sa.cast(one, sa.Text), keys), exists(value, path, floats))
 
     def is_none_of(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -153,17 +157,19 @@ class Keyed:
             folded = f' && !(@.type() == "string" && {_any_text(texts)})' if texts else ""
             return f'$ ? (@.type() == "array" || @.type() != "null" && ({differs}){folded})'
 
-        passes = exists(value, self.bind("path", JSONPATH(), test), self.variable(_all))
+        plain = None if self.asked.case_insensitive else in_sql.fixed(test([]))
+        passes = exists(value, self.bind("path", JSONPATH(), test, plain), self.variable(_all, "all"))
         return sa.or_(passes, self.written(value, _NOT_ALL_INTEGERS))
 
     def written(self, value: sa.ColumnElement[Any], how: str) -> sa.ColumnElement[bool]:
         """Whether one of the integers in the filter's list is there, written like this."""
         path = self.binds.add(f"{self.hint}_path", JSONPATH(), '$ ? (@.type() == "number" && @ == $v[*])')
-        found = sa.func.jsonb_path_query_array(value, path, self.variable(_integers), sa.true())
+        found = sa.func.jsonb_path_query_array(value, path, self.variable(_integers, "integers"), sa.true())
         return sa.cast(found, sa.Text).regexp_match(self.binds.add(f"{self.hint}_written", sa.Text(), how))
 
-    def variable(self, choose: Callable[[list[Any]], list[Any]]) -> sa.ColumnElement[Any]:
-        return self.bind("value", JSONB(), lambda wanted: to_text({"v": choose(_listed(wanted))}))
+    def variable(self, choose: Callable[[list[Any]], list[Any]], which: in_sql.Part) -> sa.ColumnElement[Any]:
+        chosen = in_sql.part(which, is_list=self.asked.operator != "key.match.value")
+        return self.bind("value", JSONB(), lambda wanted: to_text({"v": choose(_listed(wanted))}), chosen)
 
     def text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         how, fold = self.asked.operator.removeprefix("key.match."), "i" if self.asked.case_insensitive else ""
@@ -180,7 +186,12 @@ class Keyed:
             joined = (" || " if how == "text_any" else " && ").join(like(word, "i") for word in found)
             return joined or "1 == 0"
 
-        path = self.bind("path", JSONPATH(), lambda wanted: f'$ ? (@.type() == "string" && ({test(wanted)}))')
+        path = self.bind(
+            "path",
+            JSONPATH(),
+            lambda wanted: f'$ ? (@.type() == "string" && ({test(wanted)}))',
+            in_sql.keyed_text(how, self.asked.case_insensitive),
+        )
         return exists(value, path)
 
     def in_range(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -192,7 +203,9 @@ class Keyed:
         if numeric is not False:
             test = " && ".join(f"@ {_COMPARE[name]} $v.{name}" for name in bounds)
             path = self.binds.add(f"{self.hint}_path", JSONPATH(), f'$ ? (@.type() == "number" && {test})')
-            found.append(exists(value, path, self.bind("value", JSONB(), lambda wanted: to_text({"v": wanted}))))
+            found.append(
+                exists(value, path, self.bind("value", JSONB(), lambda wanted: to_text({"v": wanted}), in_sql.VARIABLE))
+            )
         if numeric is not True:
             path = self.binds.add(
                 f"{self.hint}_path", JSONPATH(), f'$ ? (@.type() == "string" && {like(times.PATTERN)})'
@@ -208,11 +221,13 @@ class Keyed:
         def convert(wanted: Any) -> str | None:
             return times.instant(wanted[name]) if isinstance(wanted[name], str) else None
 
-        return self.bind(name, sa.TIMESTAMP(timezone=True), convert)
+        return self.bind(name, sa.TIMESTAMP(timezone=True), convert, in_sql.instant(name))
 
     def counts(self) -> sa.ColumnElement[bool]:
         """The number of elements; null has none, and what is no array is one. Without a value it is 0."""
-        limits = {name: self.bind(name, sa.Integer(), itemgetter(name)) for name in self.asked.value}
+        limits = {
+            name: self.bind(name, sa.Integer(), itemgetter(name), in_sql.count(name)) for name in self.asked.value
+        }
 
         def keeps(count: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
             return sa.and_(*(times.keeps(count, name, limit) for name, limit in limits.items()))
@@ -238,11 +253,13 @@ class Keyed:
             return sa.or_(found, self.values.none()) if wanted is missing else found
 
         if is_templated(self.asked.value):
-            return sa.case((self.bind("value", sa.Boolean(), bool), asks(True)), else_=asks(False))
+            return sa.case((self.bind("value", sa.Boolean(), bool, in_sql.FLAG), asks(True)), else_=asks(False))
         return asks(self.asked.value)
 
-    def bind(self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]) -> sa.ColumnElement[Any]:
-        return bind(self.binds, self.hint, self.asked, what, type_, convert)
+    def bind(
+        self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any], sql: InSql | None = None
+    ) -> sa.ColumnElement[Any]:
+        return bind(self.binds, self.hint, self.asked, what, type_, convert, sql)
 
 
 _LOOSER = {"match.value": "eq", "match.any": "in", "match.prefix": "starts_with"} | {area: area for area in AREAS}

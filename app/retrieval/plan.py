@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg
@@ -16,17 +16,41 @@ def keep(value: Any) -> Any:
     return value
 
 
+Kept = Literal["vector", "sparsevec", "vector[]", "text", "float8"]
+
+
+class FilledInSql(Protocol):
+    """A bind's value, filled with the parameters of a function."""
+
+    @property
+    def jsonb(self) -> sa.ColumnElement[Any]: ...
+
+    @property
+    def text(self) -> sa.ColumnElement[str]: ...
+
+    def typed(self, type_: Kept) -> sa.ColumnElement[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InSql:
+    """What SQL makes of a bind's filled value; `wants` is the type that an input has best which is all of the value."""
+
+    make: Callable[[FilledInSql], sa.ColumnElement[Any]]
+    wants: Kept | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """A value of the statement: a literal, or a structure holding `Template`s that are filled for each request.
 
     `convert` turns the filled value into what the driver takes; it raises `ValueError` with a message for the
-    caller when the value cannot serve.
+    caller when the value cannot serve. `sql` does the same in SQL, where that can be done.
     """
 
     name: str
     value: Any
     convert: Callable[[Any], Any] = keep
+    sql: "InSql | None" = None
 
 
 @dataclass(slots=True)
@@ -35,12 +59,19 @@ class Binds:
 
     found: dict[str, Bind] = field(default_factory=dict)
 
-    def add(self, hint: str, type_: TypeEngine[Any], value: Any, convert: Callable[[Any], Any] = keep) -> sa.Cast[Any]:
+    def add(
+        self,
+        hint: str,
+        type_: TypeEngine[Any],
+        value: Any,
+        convert: Callable[[Any], Any] = keep,
+        sql: "InSql | None" = None,
+    ) -> sa.Cast[Any]:
         """A typed parameter: `CAST(:name AS type)`, so that the driver may send text or binary alike."""
         name, n = hint, 2
         while name in self.found:
             name, n = f"{hint}_{n}", n + 1
-        self.found[name] = Bind(name, value, convert)
+        self.found[name] = Bind(name, value, convert, sql)
         return sa.cast(sa.bindparam(name), type_)
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, REGCONFIG
 from sqlalchemy.types import TypeEngine
 
-from app.retrieval import geo
+from app.retrieval import geo, in_sql
 from app.retrieval.conditions import (
     NO_VARIABLE,
     among,
@@ -28,11 +28,11 @@ from app.retrieval.conditions import (
     to_text,
     written,
 )
-from app.retrieval.filters import And, AtLeast, Condition, Filter, Nested, Not, Or
+from app.retrieval.filters import And, AtLeast, Condition, Filter, Given, Nested, Not, Or
 from app.retrieval.keyed import Keyed, values_at
 from app.retrieval.operators import AREAS, LISTS
-from app.retrieval.plan import Binds
-from app.retrieval.templates import is_templated
+from app.retrieval.plan import Binds, InSql
+from app.retrieval.templates import is_templated, named
 
 _COMPARE = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _ENGLISH = sa.literal_column("'english'::regconfig", REGCONFIG)
@@ -61,12 +61,19 @@ def predicate(filter_: Filter, target: FieldAccess, binds: Binds, hint: str) -> 
         case Nested():
             objects = values_at(filter_.key, target, binds, hint, objects=True)
             return objects.any(lambda one: predicate(filter_.item, _fields_of(one), binds, hint))
+        case Given():
+            inputs = [named(name) for name in filter_.names]
+            return binds.add(f"{hint}_given", sa.Boolean(), inputs, _all_given, in_sql.ALL_GIVEN)
         case Condition() if filter_.operator.startswith("key."):
             return Keyed(filter_, values_at(filter_.field, target, binds, hint), binds, hint).expression()
         case Condition():
             jsonb, path = target(filter_.field)
             steps = "".join(f".{quoted(key)}" for key in path)
             return _Lowering(filter_, jsonb, f"${steps}", binds, hint).expression()
+
+
+def _all_given(values: list[Any]) -> bool:
+    return all(value is not None for value in values)
 
 
 def _fields_of(value: sa.ColumnElement[Any]) -> FieldAccess:
@@ -113,10 +120,11 @@ class _Lowering:
         """Whether one of the values passes the operator's test."""
         if self.asked.operator in LISTS and is_long(self.asked):
             return self.is_listed()
-        path = self.bind("path", JSONPATH(), lambda value: f"{self.path} ? ({_test(self.asked, value)})")
+        test = in_sql.test(self.path, self.asked.operator, self.asked.case_insensitive)
+        path = self.bind("path", JSONPATH(), lambda value: f"{self.path} ? ({_test(self.asked, value)})", test)
         if self.asked.operator in ("text", "ends_with", "regex"):  # like_regex takes no variable: it is in the path
             return self.exists(path)
-        return self.exists(path, self.bind("value", JSONB(), lambda value: to_text({"v": value})))
+        return self.exists(path, self.bind("value", JSONB(), lambda value: to_text({"v": value}), in_sql.VARIABLE))
 
     def is_listed(self) -> sa.ColumnElement[bool]:
         """Whether one of the values is in the list, which is looked up; numbers as they are without trailing zeros."""
@@ -124,7 +132,7 @@ class _Lowering:
         text = sa.cast(value, sa.Text)
         number = sa.cast(sa.func.trim_scale(sa.cast(value, sa.Numeric)), sa.Text)
         is_number = sa.func.jsonb_typeof(value) == sa.literal_column("'number'")
-        keys = self.bind("keys", JSONB(), lambda wanted: keys_of(map(written, wanted)))
+        keys = self.bind("keys", JSONB(), lambda wanted: keys_of(map(written, wanted)), in_sql.KEYS)
         return among(value, sa.case((is_number, number), else_=text), keys)
 
     def is_null(self) -> sa.ColumnElement[bool]:
@@ -135,13 +143,15 @@ class _Lowering:
         """Equality with an array, or with an object, which an array may hold; jsonpath compares scalars only."""
         path = self.constant(self.path if isinstance(self.asked.value, list) else f"{self.path}[*]")
         found = sa.func.jsonb_path_query(self.jsonb, path, NO_VARIABLE, sa.true()).column_valued("v")
-        return sa.select(sa.literal_column("1")).where(found == self.bind("value", JSONB(), to_text)).exists()
+        return (
+            sa.select(sa.literal_column("1")).where(found == self.bind("value", JSONB(), to_text, in_sql.JSON)).exists()
+        )
 
     def found_by(self, query: str) -> sa.ColumnElement[bool]:
         """Full-text search, in English, over the strings among the values."""
         path = self.constant(f'{self.path} ? (@.type() == "string")')
         strings = sa.func.jsonb_path_query_array(self.jsonb, path, NO_VARIABLE, sa.true())
-        words = getattr(sa.func, query)(_ENGLISH, self.bind("value", sa.Text(), str))
+        words = getattr(sa.func, query)(_ENGLISH, self.bind("value", sa.Text(), str, in_sql.TEXT))
         return decided(sa.func.jsonb_to_tsvector(_ENGLISH, strings, _STRINGS).bool_op("@@")(words))
 
     def within(self, shape: str) -> sa.ColumnElement[bool]:
@@ -153,7 +163,7 @@ class _Lowering:
     def flag(self, holds: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         """Whether this holds, or does not, as the value says."""
         if is_templated(self.asked.value):
-            return holds == self.bind("value", sa.Boolean(), bool)
+            return holds == self.bind("value", sa.Boolean(), bool, in_sql.FLAG)
         return holds if self.asked.value else sa.not_(holds)
 
     def exists(
@@ -164,8 +174,10 @@ class _Lowering:
     def constant(self, path: str) -> sa.ColumnElement[Any]:
         return self.binds.add(f"{self.hint}_path", JSONPATH(), path)
 
-    def bind(self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any]) -> sa.ColumnElement[Any]:
-        return bind(self.binds, self.hint, self.asked, what, type_, convert)
+    def bind(
+        self, what: str, type_: TypeEngine[Any], convert: Callable[[Any], Any], sql: InSql | None = None
+    ) -> sa.ColumnElement[Any]:
+        return bind(self.binds, self.hint, self.asked, what, type_, convert, sql)
 
 
 def _test(asked: Condition, value: Any) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_context
@@ -111,6 +111,26 @@ def needed_names(value: Any) -> frozenset[str]:
 def scope_names(value: Any) -> frozenset[str]:
     """The scopes beside INPUT that it reads, in lower case; a secret is `secret.name`."""
     return frozenset[str]().union(*(_of(template).scopes for template in _templates(value)))
+
+
+def named(name: str) -> Template:
+    """The template that is this input alone."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return Template(f'{{{{INPUT["{escaped}"]}}}}')
+
+
+def pieces(template: Template) -> tuple[tuple[Literal["text", "input"], str], ...] | None:
+    """The texts and inputs that a template only puts together; None where it computes anything."""
+    found: list[tuple[Literal["text", "input"], str]] = []
+    for output in _ENV.parse(template.source).body:
+        for node in output.nodes if isinstance(output, nodes.Output) else (None,):
+            if isinstance(node, nodes.TemplateData):
+                found.append(("text", node.data))
+            elif node is not None and _is_read(node):
+                found.append(("input", next(_reads(node))))
+            else:
+                return None
+    return tuple(found)
 
 
 def fill(value: Any, inputs: Mapping[str, Any], names: Mapping[str, Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
-from app.retrieval.filters import And, AtLeast, Condition, Filter, FilterLimits, Nested, Not, Or, parse_filter
+from app.retrieval.filters import And, AtLeast, Condition, Filter, FilterLimits, Given, Nested, Not, Or, parse_filter
 from app.retrieval.plan import Binds, render
 from app.retrieval.predicates import predicate
 from app.retrieval.templates import fill
@@ -124,7 +124,7 @@ def holds(filter_: Filter, payload: Any) -> bool:
             return not holds(Condition(filter_.field, "eq", filter_.value, filter_.case_insensitive), payload)
         case Condition(operator="nin"):
             return not holds(Condition(filter_.field, "in", filter_.value, filter_.case_insensitive), payload)
-        case AtLeast() | Nested():
+        case AtLeast() | Nested() | Given():
             raise AssertionError(filter_)
     whole = values_at(payload, filter_.field.split("."))
     elements = opened(opened(whole))

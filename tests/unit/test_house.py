@@ -1,9 +1,12 @@
 """The rules of the house that no linter knows."""
 
 import ast
+import re
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
+
+from app.db.statements import NAME
 
 ROOT = Path(__file__).parents[2]
 MODULES = [path for folder in ("app", "migrations", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
@@ -36,6 +39,28 @@ def test_no_statement_is_put_together_from_text() -> None:
                 if name in ("text", "execute", "exec_driver_sql", "literal_column"):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
+
+
+# Statements that give a namespace a new version, and change nothing that functions of its retrievers are made of.
+TOLD_ALONE = {"end_task", "end_counted_tasks", "cancel_task", "set_model_migration_state"}
+# Their callers follow, since functions are made of what these modules know.
+FOLLOWED_BY = {"lexical": ["index_repair", "namespace_changes"], "payload_indexes": ["payload_builds", "index_repair"]}
+
+
+def test_whoever_changes_a_namespace_makes_its_functions_anew() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "sql" / "queries").glob("*.sql")]
+    parts = [NAME.split(text) for text in texts]
+    named = {name: text for found in parts for name, text in zip(found[1::2], found[2::2], strict=True)}
+    changing = {name for name, text in named.items() if re.search(r"pgretrieve.namespaces\b.*\n?.*version \+ 1", text)}
+    assert len(changing) > 10
+    forgotten = []
+    domain = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "app" / "domain").glob("*.py")}
+    for module, text in domain.items():
+        uses = {name for name in changing - TOLD_ALONE if f'statement("{name}")' in text}
+        by = FOLLOWED_BY.get(module, [module])
+        if uses and not all("functions.follow(" in domain[one] for one in by):
+            forgotten.append((module, uses))
+    assert forgotten == []
 
 
 def test_every_data_file_travels_in_the_wheel() -> None:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, REGCONFIG, TSQUERY, TSVECTOR
 from sqlalchemy.types import TypeEngine
 
+from app.retrieval import in_sql
 from app.retrieval.catalog import Catalog, LexicalField
 from app.retrieval.plan import Binds, constant, keep
 from app.retrieval.words import MOST_WORDS, parse
@@ -33,6 +34,7 @@ class Lexical:
     within: sa.FromClause | None = None
     words: int = MOST_WORDS
     read: Callable[[Any], Any] = keep  # checks the filled query; what it makes None finds nothing
+    required: bool = True
     k1: float = 1.2
     b: float = 0.75
 
@@ -127,7 +129,12 @@ def _query(asked: Lexical, binds: Binds, hint: str) -> "_Query":
         given = asked.read(text)
         return msgspec.json.encode(parse("" if given is None else given, asked.words)).decode()
 
-    return _Query(asked, binds.add(hint, JSONB(), asked.query, convert), binds, hint)
+    return _Query(
+        asked,
+        binds.add(hint, JSONB(), asked.query, convert, in_sql.words(asked.words, required=asked.required)),
+        binds,
+        hint,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.catalog import Catalog, VectorConfig, vector_type
 from app.retrieval.indexed import narrows
 from app.retrieval.lexical import MOST_FIELDS, advice, lexical_search
-from app.retrieval.plan import Embed, SearchShape, constant, word
+from app.retrieval.plan import Embed, InSql, SearchShape, constant, word
 from app.retrieval.searches.bm25 import Lexical
 from app.retrieval.searches.dense import Nearest
 from app.retrieval.searches.maxsim import MaxSim, query_vectors
@@ -197,20 +198,27 @@ def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> Found:
         rows,
         search.fields,
         search.min_score,
-        scope.where(n, search, to),
+        scope.where(n, search, to) or _of_documents(to),
         scope.given,
         to.limits.query_words,
         read,
+        search.on_empty == "error",
     )
     to.shapes.append(SearchShape(to.prefix, n, "lexical", rows))
     found = lexical_search(to.catalog, asked, to.binds, f"{to.prefix}_lexical_{n}")
     if search.on_empty == "error":
         return Found(n, search, found.cte(f"{to.prefix}_search_{n}"))
     hint, given = f"{to.prefix}_query_{n}", lambda raw: None if read(raw) is None else True
-    is_empty = to.binds.add(hint, sa.Boolean(), _read(search, to), given).is_(None)
+    is_empty = to.binds.add(hint, sa.Boolean(), _read(search, to), given, in_sql.HAS_QUERY).is_(None)
     best = found.subquery(f"lexical_{n}")
     kept = sa.select(best.c.document_id, best.c.score).where(sa.not_(is_empty))
     return Found(n, search, kept.cte(f"{to.prefix}_search_{n}"), {"skipped": sa.case((is_empty, word("empty_query")))})
+
+
+def _of_documents(to: Lowering) -> list[sa.ColumnElement[bool]]:
+    """Nothing is asked, but that there is such a document: among those that row-level security shows, for a function's
+    postings are not under it."""
+    return [to.catalog.documents.c.document_id.is_not(None)] if to.as_function else []
 
 
 # The query
@@ -232,7 +240,7 @@ def _needle(n: int, search: Search, config: VectorConfig, to: Lowering) -> Needl
         return _stored(n, search, query, config, to)
     hint = f"{to.prefix}_query_{n}"
     type_ = sa.ARRAY(vector_type(config)) if config.kind == "multi" else vector_type(config)
-    bind = to.binds.add(hint, type_, _read(search, to), _reader(search, config, to))
+    bind = to.binds.add(hint, type_, _read(search, to), _reader(search, config, to), _in_sql(search, config, to))
     mode, service = query.input_mode, to.catalog.inference_map.get(config.name)
     if service and mode in ("text", "content", "multi_content"):
         task: Literal["query", "document"] = "document" if query.embedding_task == "retrieval_document" else "query"
@@ -243,14 +251,30 @@ def _needle(n: int, search: Search, config: VectorConfig, to: Lowering) -> Needl
     return Needle(bind, vectors, where)
 
 
+def _in_sql(search: Search, config: VectorConfig, to: Lowering) -> InSql | None:
+    """None where it is said in no SQL: of contents, of several texts, of a random query."""
+    query, required = search.wanted(), search.on_empty == "error"
+    if search.on_empty == "random":
+        return None
+    if query.input_mode == "vector":
+        directed = config.metric == "cosine"
+        return in_sql.query_vector(config.kind, directed=directed, most=to.limits.query_vectors)
+    service = to.catalog.inference_map.get(config.name)
+    if query.input_mode != "text" or service is None:
+        return None
+    task = "document" if query.embedding_task == "retrieval_document" else "query"
+    return in_sql.embedded(service, task, required=required)
+
+
 def _stored(n: int, search: Search, query: Query, config: VectorConfig, to: Lowering) -> Needle:
     """The vector of a stored document."""
     name, documents = f"{to.prefix}_query_{n}", to.catalog.relation.alias("q")
-    reference = to.binds.add(name, sa.Text(), _read(search, to), _reader(search, None, to))
+    sql = in_sql.query_text(required=search.on_empty == "error")
+    reference = to.binds.add(name, sa.Text(), _read(search, to), _reader(search, None, to), sql)
     is_it = [documents.c.document_id == reference]
     if query.document_ref is not None and query.document_ref.collection_id is not None:
         read = Reader("document", None, "error", 1)
-        collection = to.binds.add(f"{name}_collection", sa.Text(), query.document_ref.collection_id, read)
+        collection = to.binds.add(f"{name}_collection", sa.Text(), query.document_ref.collection_id, read, in_sql.TEXT)
         is_it.append(documents.c.collection_id == collection)
     if config.kind == "multi":
         side = to.catalog.side(config).alias("qm")
@@ -272,7 +296,8 @@ def _not_itself(n: int, search: Search, to: Lowering) -> list[sa.ColumnElement[b
     """A document is not like itself. Where it is not known, the search finds nothing."""
     if search.wanted().input_mode != "document":
         return []
-    reference = to.binds.add(f"{to.prefix}_not_{n}", sa.Text(), _read(search, to), _reader(search, None, to))
+    sql = in_sql.query_text(required=search.on_empty == "error")
+    reference = to.binds.add(f"{to.prefix}_not_{n}", sa.Text(), _read(search, to), _reader(search, None, to), sql)
     return [to.catalog.documents.c.document_id != reference]
 
 

@@ -13,7 +13,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, Fields
-from app.retrieval.filters import Condition, Filter, FilterLimits, all_of, drop_missing, parse_filter, with_conditions
+from app.retrieval.filters import (
+    Condition,
+    Filter,
+    FilterLimits,
+    all_of,
+    drop_missing,
+    guarded,
+    parse_filter,
+    with_conditions,
+)
 from app.retrieval.host import Host, Row
 from app.retrieval.indexed import indexed
 from app.retrieval.objects import DEEPEST, merged, tree_of
@@ -84,6 +93,8 @@ class Lowering:
     ef_search: int = 100  # grows with the widest search, since one index scan answers no more than this
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
     after_host: bool = False  # rows may be there that are no stored documents
+    as_function: bool = False  # the statement is a function's, for whoever calls it
+    optional: frozenset[str] = frozenset()  # of a function's inputs: those that may be NULL
     parallel: bool = False  # the stage has an output_alias: a branch beside the rows that it is given
     # Filters of whole namespaces are lowered to be cheap for each row, to be served by indexes, or to be estimated.
     rendering: Literal["plain", "indexed", "estimate"] = "plain"
@@ -142,6 +153,7 @@ class Lowering:
         if kept is None:
             return []
         fields = documents if isinstance(documents, Fields) else Fields(documents)
+        kept = guarded(kept, self.optional) if self.optional else kept
         hint = f"{self.prefix}_{hint}"
         if self.rendering == "plain" or fields.rows is not None:
             return [predicate(kept, fields, self.binds, hint)]

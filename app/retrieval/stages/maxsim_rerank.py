@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.catalog import VectorConfig, vector_type
 from app.retrieval.plan import constant
 from app.retrieval.searches.maxsim import query_vectors, sums
@@ -63,7 +64,8 @@ class MaxsimRerank(SqlStage, frozen=True, kw_only=True):
         assert config is not None, "checked before"
         rows = to.rows(source)
         read = self._reader(config, to.limits.query_vectors)
-        bind = to.binds.add(f"{to.prefix}_query", sa.ARRAY(vector_type(config)), self.query, read)
+        sql = in_sql.query_vector("multi", directed=config.metric == "cosine", most=to.limits.query_vectors)
+        bind = to.binds.add(f"{to.prefix}_query", sa.ARRAY(vector_type(config)), self.query, read, sql)
         first = sa.select(rows.rank, rows.document_id).order_by(rows.rank).limit(constant(self.top_n or MOST))
         among = first.cte(f"{to.prefix}_first")
         documents = sa.select(among.c.document_id).distinct().subquery("among")

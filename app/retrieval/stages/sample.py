@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.plan import constant
 from app.retrieval.stages.base import Check, Lowering, Rows, SqlStage, StageType
 from app.retrieval.stages.scored import score_at
@@ -90,7 +91,7 @@ class Sample(SqlStage, frozen=True, kw_only=True):
             return sa.func.random()
         # A document may have several rows, as after an unwind: each is drawn by itself.
         again = sa.func.row_number().over(partition_by=rows.document_id, order_by=rows.rank)
-        seed = to.binds.add(f"{to.prefix}_seed", sa.Text(), self.seed, _seed)
+        seed = to.binds.add(f"{to.prefix}_seed", sa.Text(), self.seed, _seed, in_sql.SEED)
         space = sa.literal_column("' '", sa.Text())
         return sa.func.md5(sa.func.concat(seed, space, again, space, rows.document_id))
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
+from app.retrieval import in_sql
 from app.retrieval.stages.base import Check, Lowering, SqlStage, StageType
 from app.retrieval.stages.scored import score_at
 from app.retrieval.templates import is_templated
@@ -36,7 +37,7 @@ class ScoreThreshold(SqlStage, frozen=True, kw_only=True):
 
     def lower(self, source: sa.CTE | None, to: Lowering) -> sa.Select[Any]:
         rows = to.rows(source)
-        least = to.binds.add(f"{to.prefix}_min_score", sa.Double(), self.min_score, _number)
+        least = to.binds.add(f"{to.prefix}_min_score", sa.Double(), self.min_score, _number, in_sql.NUMBER)
         score = score_at(rows, self.score_field)
         passes = score >= least if self.comparison == "gte" else score > least
         tested = sa.select(rows.rank, passes.label("passes")).select_from(rows.joined).cte(f"{to.prefix}_tested")

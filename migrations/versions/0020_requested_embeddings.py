@@ -1,0 +1,16 @@
+"""Texts that analysts ask to be embedded, and the function that reads what was made of them."""
+
+from migrations import sqlfile
+
+revision = "0020"
+down_revision = "0019"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    sqlfile.run(__file__)
+
+
+def downgrade() -> None:
+    sqlfile.run(__file__, ".down.sql")
