@@ -52,7 +52,7 @@ BEGIN
     WHERE r.service = embed.service AND r.task = embed.task AND r.input_hash = hash AND r.failed_at IS NOT NULL;
     IF FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'PR002', MESSAGE = format('The service %s did not embed this text: %s', service, failure),
-            HINT = format('CALL pgretrieve.request_embedding(%L, %L, %L); tries again.', service, input, task);
+            HINT = format('CALL pgretrieve.request_embedding(%L, %L, %L);  -- tries again', service, input, task);
     END IF;
     RAISE EXCEPTION USING ERRCODE = 'PR001', MESSAGE = format('The service %s has not embedded this text yet.', service),
         HINT = format('CALL pgretrieve.request_embedding(%L, %L, %L, wait => ''30 s'');', service, input, task);

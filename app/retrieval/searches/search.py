@@ -164,7 +164,8 @@ def lower(n: int, search: Search, scope: Scope, to: Lowering) -> Found | None:
 
     def where(lowering: Lowering, served: bool) -> list[sa.ColumnElement[bool]]:
         lowering = lowering.served() if served else lowering
-        return [*scope.where(n, search, lowering), *_not_itself(n, search, lowering)]
+        asked = [*scope.where(n, search, lowering), *_not_itself(n, search, lowering)]
+        return asked or (_of_documents(lowering) if config.kind == "multi" else [])
 
     about = (scope.rows(search), where, scope.given is None, scope.filtered(search, to), scope.narrowed(search, to))
     scored: sa.ColumnElement[Any]
@@ -216,8 +217,8 @@ def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> Found:
 
 
 def _of_documents(to: Lowering) -> list[sa.ColumnElement[bool]]:
-    """Nothing is asked, but that there is such a document: among those that row-level security shows, for a function's
-    postings are not under it."""
+    """Nothing is asked, but that there is such a document: of a function's caller row-level security may hide some, and
+    postings and side tables are not under that."""
     return [to.catalog.documents.c.document_id.is_not(None)] if to.as_function else []
 
 
