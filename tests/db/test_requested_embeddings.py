@@ -30,7 +30,7 @@ def role(url: str, *grants: str) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
         for grant in ("GRANT USAGE ON SCHEMA pgretrieve TO {}", *grants):
-            conn.execute(sql.SQL(grant).format(identifier))  # type: ignore[arg-type]
+            conn.execute(sql.SQL(grant).format(identifier))
         try:
             yield re.sub(r"//[^@/]*@", f"//{name}@", url) if "@" in url else url.replace("//", f"//{name}@", 1)
         finally:
