@@ -200,3 +200,49 @@ def policed(shop: Shop) -> Any:
     admin.execute("DROP POLICY may_see ON shop.documents")
     admin.execute("ALTER TABLE shop.documents DISABLE ROW LEVEL SECURITY")
     admin.execute("DROP TABLE may_see")
+
+
+LARGE = 3_000
+
+
+async def test_strategies_use_the_index_and_answer_as_the_api_does_in_a_larger_namespace(shop: Shop) -> None:
+    runtime, admin, draw = shop.runtime, shop.admin, np.random.default_rng(3)
+    vectors = draw.standard_normal((LARGE, 8))
+    every = [Document(f"d{n}", {"v": v.tolist()}, f'{{"n": {n % 10}}}'.encode()) for n, v in enumerate(vectors)]
+    tenth = {"field": "n", "operator": "eq", "value": "{{INPUT.n}}"}
+    definition = {"stages": [feature_search(search("v", "{{INPUT.v}}", filters=tenth, top_k=10))]}
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        vector = [NewVector("v", 8)]
+        catalog = await namespaces.create_standalone(conn, runtime.settings, namespace_id="large", vectors=vector)
+        await documents.upsert(conn, catalog, every, runtime.settings)
+        stored = await retrievers.put(conn, "large", "near", definition, runtime.limits)
+        deployed = Deployed(runtime.limits, runtime.settings.hnsw_ef_search)
+        made = await functions.publish(conn, await load_catalog(conn, "large"), stored.retriever_id, None, deployed)
+    admin.execute("ANALYZE large.documents")
+
+    def scans() -> int:
+        admin.execute("SELECT pg_stat_force_next_flush()")
+        row = admin.execute(
+            "SELECT idx_scan FROM pg_stat_user_indexes WHERE schemaname = 'large' AND indexrelname = 'documents_v_hnsw'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    for query in vectors[:10].tolist():
+        for inputs in ({"v": query}, {"v": query, "n": 4}):
+            answers = {}
+            for wishes in (Wishes(), Wishes(exact=True)):
+                outcome = await run(runtime, "large", "near", Execution(inputs, wishes=wishes), Timings())
+                answers[wishes.exact] = [(d["document_id"], d["score"]) for d in outcome.documents]
+            for strategy in STRATEGIES:
+                before = scans()
+                call = call_of("large", made.function_name, made.parameters, inputs, strategy=strategy)
+                rows = [(row[1], row[2]) for row in admin.execute(call).fetchall()]
+                assert (scans() > before) is (strategy != "exact")
+                if strategy == "exact":
+                    assert rows == answers[True]
+                elif "n" not in inputs:
+                    assert rows == answers[False]  # the same graph, searched in the same way
+                else:
+                    assert len(rows) == 10
+                    assert len(set(rows) & set(answers[True])) >= 8
