@@ -39,6 +39,11 @@ class Settings(Operation):
         description="A streaming replica of the same database, which executions of retrievers read from while it is "
         "fresh ([replicas](replicas.md)). Default: none.",
     )
+    analyst_database_url: SecretStr | None = Field(
+        None,
+        description="The same database as the analysts' own login, which may only read: stored look-ups (the stage "
+        "`sql_lookup`) run as that. Without it there are none.",
+    )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pgretrieve"),
         description="Where the embedded server keeps its data, and the first start its root key.",

@@ -2426,6 +2426,37 @@ COMMENT ON COLUMN pgretrieve.lexical_indexes.state IS 'building or ready.';
 
 COMMENT ON COLUMN pgretrieve.lexical_indexes.created_at IS 'When these fields were declared.';
 
+CREATE TABLE pgretrieve.lookups (
+    name text NOT NULL,
+    query text NOT NULL,
+    parameters jsonb NOT NULL,
+    timeout_ms integer NOT NULL,
+    row_limit integer NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    created_by text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT lookups_row_limit_check CHECK (((row_limit >= 1) AND (row_limit <= 10000))),
+    CONSTRAINT lookups_timeout_ms_check CHECK (((timeout_ms >= 1) AND (timeout_ms <= 300000)))
+);
+
+COMMENT ON TABLE pgretrieve.lookups IS 'Stored look-ups: queries that an administrator registered, run by the stage sql_lookup through the analysts'' own login.';
+
+COMMENT ON COLUMN pgretrieve.lookups.name IS 'What stages call it.';
+
+COMMENT ON COLUMN pgretrieve.lookups.query IS 'A SELECT that reads its parameters as given.<name>.';
+
+COMMENT ON COLUMN pgretrieve.lookups.parameters IS 'The SQL types of its parameters, by their names.';
+
+COMMENT ON COLUMN pgretrieve.lookups.timeout_ms IS 'How long its statement may run.';
+
+COMMENT ON COLUMN pgretrieve.lookups.row_limit IS 'How many rows it answers at most, for all documents together.';
+
+COMMENT ON COLUMN pgretrieve.lookups.description IS 'In its maker''s words.';
+
+COMMENT ON COLUMN pgretrieve.lookups.created_by IS 'The API key (its id) that registered it.';
+
+COMMENT ON COLUMN pgretrieve.lookups.created_at IS 'When it was registered as it is.';
+
 CREATE TABLE pgretrieve.loose_indexes (
     namespace_id text NOT NULL,
     index_name text NOT NULL,
@@ -2997,6 +3028,9 @@ ALTER TABLE ONLY pgretrieve.inference_services
 
 ALTER TABLE ONLY pgretrieve.lexical_indexes
     ADD CONSTRAINT lexical_indexes_pkey PRIMARY KEY (namespace_id);
+
+ALTER TABLE ONLY pgretrieve.lookups
+    ADD CONSTRAINT lookups_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY pgretrieve.loose_indexes
     ADD CONSTRAINT loose_indexes_pkey PRIMARY KEY (namespace_id, index_name);

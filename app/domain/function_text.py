@@ -110,7 +110,6 @@ class Writer:
                 schema=self._literal(self._schema),
                 relations=self._literal(list(plan.relations)),
                 small=str(plan.small),
-                least=str(max(500, 2 * plan.ef_search)),
             )
             choice += ";\n"  # which the file of statements ends them with
         branches = "".join(f"{self._branch(plan, variant)};\n" for variant in plan.variants)

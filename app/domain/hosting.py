@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from app.db.engine import transaction
+from app.domain import lookups
 from app.domain.embedding import embed_one
 from app.domain.planning import Request
 from app.domain.runtime import Bounded, Prepared, Runtime
@@ -149,6 +151,16 @@ class Hosting:
 
     async def cut(self, tokenizer: str, text: str, most: int | None = None) -> tuple[str, int]:
         return await cut(tokenizer, text, most)
+
+    async def lookup(
+        self, name: str, values: Sequence[Mapping[str, Any]], limit_s: float
+    ) -> list[list[dict[str, Any]]]:
+        async with transaction(self.runtime.engine, self.runtime.settings) as conn:
+            stored = await lookups.find(conn, name)
+        found, more = await lookups.run(self.runtime, stored, values, min(limit_s, self.left_s))
+        if more:
+            self.warn(f"The look-up {name!r} answers {stored.row_limit:,} rows; there were more.")
+        return found
 
     async def matching(self, condition: Any, rows: Sequence[Row]) -> list[bool]:
         found = await self._answered([AttributeFilter(conditions=condition)], rows, self.inputs)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db.engine import create_engine
 from app.db.replica import Replica
 from app.errors import Unavailable
 from app.extractors.isolated import Pool
@@ -130,10 +131,20 @@ class Runtime:
         """The processes that read files; none is started before the first file."""
         return Pool(self.settings)
 
+    @cached_property
+    def analysts(self) -> AsyncEngine | None:
+        """The pool of the analysts' login, where there is one."""
+        url = self.settings.analyst_database_url
+        if url is None:
+            return None
+        return create_engine(url.get_secret_value(), self.settings, application_name="pgretrieve-lookup")
+
     async def close(self) -> None:
         """Give back what this process holds."""
         if "extraction" in self.__dict__:
             await self.extraction.close()
+        if self.__dict__.get("analysts") is not None:
+            await self.__dict__["analysts"].dispose()
         await self.inference.close()
         await self.engine.dispose()
 

@@ -11,12 +11,10 @@ from app.retrieval.parameters import Filled, NotAFunction, Parameter, alone, typ
 from app.retrieval.pipeline import Pipeline, Segment
 from app.retrieval.plan import Bind, Plan, SearchShape
 from app.retrieval.stages.base import HostStage, Limits
-from app.retrieval.strategy import CANDIDATE, Size, Strategy, Way, choose
+from app.retrieval.strategy import CANDIDATE, LIST_FOR, Size, Strategy, Way, choose
 from app.retrieval.templates import input_names, is_templated, needed_names, unlift
 
 STRATEGIES = ("auto", "exact", "hnsw", "hnsw_iterative")
-# A function does not ask how many documents there are: its list of candidates is as long as for so many.
-MANY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def _ways(shapes: Sequence[SearchShape], wanted: str) -> dict[str, Way]:
 
 
 def _ef_search(shape: SearchShape, least: int) -> int:
-    return choose(Size(MANY, MANY, shape.kept is not None, False), shape.rows, ef_search=least).ef_search
+    return choose(Size(LIST_FOR, LIST_FOR, shape.kept is not None, False), shape.rows, ef_search=least).ef_search
 
 
 def _relations(source: Source, shapes: Sequence[SearchShape]) -> tuple[str, ...]:

@@ -156,6 +156,12 @@ class Host(Protocol):
         """The text, or the beginning of it that has at most so many tokens, and how many it has."""
         ...
 
+    async def lookup(
+        self, name: str, values: Sequence[Mapping[str, Any]], limit_s: float
+    ) -> list[list[dict[str, Any]]]:
+        """The rows that a stored look-up finds for each of these values, in one statement."""
+        ...
+
     async def matching(self, condition: Any, rows: Sequence[Row]) -> list[bool]:
         """Which of the rows a filter keeps, in either filter language, decided by the database."""
         ...

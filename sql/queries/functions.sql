@@ -76,16 +76,13 @@ BEGIN
 END
 
 -- function_choice --
--- How many rows there are, by the planner's statistics: for few, the exact search is as fast. How far an index scan goes
--- before the statement searches exactly costs as much as that search.
+-- How many rows there are, by the planner's statistics: for few, the exact search is as fast.
     SELECT pg_catalog.max(c.reltuples) INTO held FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
     WHERE s.nspname = :schema AND c.relname = ANY (CAST(:relations AS text[]));
     IF strategy = 'auto' AND held BETWEEN 0 AND :small THEN
         strategy := 'exact';
     END IF;
-    PERFORM pg_catalog.set_config('hnsw.max_scan_tuples',
-        CAST(CAST(greatest(:least, CASE WHEN held < 0 THEN 20000 ELSE held / 20 END) AS integer) AS text), true);
 
 -- function_branch --
 -- One statement, with what it is bound to.

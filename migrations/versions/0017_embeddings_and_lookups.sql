@@ -128,3 +128,24 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON PROCEDURE pgretrieve.request_embedding IS 'Asks workers for the vector that pgretrieve.embed answers, and commits; waits for it, 10 minutes at most, where wait is above 0.';
+
+-- Queries of administrators, which the stage sql_lookup runs by name.
+CREATE TABLE pgretrieve.lookups (
+    name text PRIMARY KEY,
+    query text NOT NULL,
+    parameters jsonb NOT NULL,
+    timeout_ms integer NOT NULL CHECK (timeout_ms BETWEEN 1 AND 300000),
+    row_limit integer NOT NULL CHECK (row_limit BETWEEN 1 AND 10000),
+    description text NOT NULL DEFAULT '',
+    created_by text,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgretrieve.lookups IS 'Stored look-ups: queries that an administrator registered, run by the stage sql_lookup through the analysts'' own login.';
+COMMENT ON COLUMN pgretrieve.lookups.name IS 'What stages call it.';
+COMMENT ON COLUMN pgretrieve.lookups.query IS 'A SELECT that reads its parameters as given.<name>.';
+COMMENT ON COLUMN pgretrieve.lookups.parameters IS 'The SQL types of its parameters, by their names.';
+COMMENT ON COLUMN pgretrieve.lookups.timeout_ms IS 'How long its statement may run.';
+COMMENT ON COLUMN pgretrieve.lookups.row_limit IS 'How many rows it answers at most, for all documents together.';
+COMMENT ON COLUMN pgretrieve.lookups.description IS 'In its maker''s words.';
+COMMENT ON COLUMN pgretrieve.lookups.created_by IS 'The API key (its id) that registered it.';
+COMMENT ON COLUMN pgretrieve.lookups.created_at IS 'When it was registered as it is.';

@@ -1,3 +1,4 @@
+DROP TABLE pgretrieve.lookups;
 DROP PROCEDURE pgretrieve.request_embedding;
 DROP FUNCTION pgretrieve.embedding_state;
 DROP FUNCTION pgretrieve.queue_embedding;

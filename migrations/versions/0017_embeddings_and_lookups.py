@@ -1,4 +1,4 @@
-"""Texts that analysts ask to be embedded, and the function that reads what was made of them."""
+"""Texts that analysts ask to be embedded, and look-ups that administrators store."""
 
 from migrations import sqlfile
 
