@@ -43,7 +43,7 @@ def role_api(role_url: str) -> Iterator[Api]:
 
 @pytest.fixture(autouse=True)
 def keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.commands.options.configure_logging", lambda _level: None)
+    monkeypatch.setattr("app.commands.options.configure_logging", lambda *_: None)
 
 
 def run(*arguments: str, **more: str) -> Result:

@@ -45,7 +45,7 @@ documents = st.lists(
 @pytest.fixture(autouse=True)
 def keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run within this process, whose log is pytest's."""
-    monkeypatch.setattr("app.commands.options.configure_logging", lambda _level: None)
+    monkeypatch.setattr("app.commands.options.configure_logging", lambda *_: None)
 
 
 def run(conninfo: str, *arguments: str) -> Result:
