@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.db.ddl import drop_index_concurrently
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import bulk
+from app.domain import bulk, functions
 from app.domain.bulk import Refused
 from app.domain.index_repair import defer_build, open_builds
 from app.domain.namespaces import load_catalog, lock_catalog
@@ -153,6 +153,7 @@ async def suspend_indexes(
             place = {"namespace_id": namespace_id, "name": config.name}
             await conn.execute(statement("begin_building"), place)
             await conn.execute(statement("note_loose_index"), {**place, "index_name": config.index_name})
+        await functions.follow(conn, namespace_id)
     for config in ready:
         await drop_index_concurrently(autocommit, catalog.schema, config.index_name)
         place = {"namespace_id": namespace_id, "index_name": config.index_name}
