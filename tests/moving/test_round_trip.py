@@ -286,3 +286,10 @@ def test_what_is_exported_over_http_is_imported_to_the_bit(api: Api, conninfo: s
     assert [each["document_id"] for each in found] == ["bare", *(f"d{n:04}" for n in range(420, 450))]
     assert not any(each["vectors"] for each in found)
     assert api.http.get("/namespaces/no_such/documents/export", headers=headers).status_code == 404
+
+
+def test_a_document_called_export_can_still_be_read(api: Api) -> None:
+    api.standalone(("v", 2))
+    api.upsert([document("export", {"v": [1, 0]}, title="mine")])
+    headers = {"Authorization": api.authorization, "X-Namespace": api.namespace}
+    assert api.http.get("/documents/export", headers=headers).json()["title"] == "mine"
