@@ -262,3 +262,34 @@ def test_a_stream_of_lines_is_stored_while_it_comes(api: Api) -> None:
     assert [(p["line"], p["type"]) for p in told["problems"]] == [(701, "unreadable_line"), (702, "bad_vector")]
     assert api("GET", "/collections/of its own/documents/d1199")["document_id"] == "d1199"
     assert api.http.post("/namespaces/no_such/documents/import", content=b"", headers=headers).status_code == 404
+
+
+def test_what_is_exported_over_http_is_imported_to_the_bit(api: Api, conninfo: str) -> None:
+    source, copy = (f"{api.namespace}_{n}" for n in ("source", "copy"))
+    for namespace in (source, copy):
+        api("POST", "/namespaces/standalone", {"namespace_id": namespace, "vector_configs": CONFIGS})
+    every = {"dense": [0.1, 1e-45, -3.4e38], "Sparse one": {"indices": [7, 3], "values": [0.1, -2]}}
+    sent = [document(f"d{n:04}", {**every, "many": [[0.3, n], [n, 0.7]]}, n=2**70 + n) for n in range(450)]
+    for collection, some in (("one", sent[:420]), ("another", [*sent[420:], document("bare", {})])):
+        body = {"documents": some, "collection_id": f"{source}_{collection}"}
+        api("POST", f"/namespaces/{source}/documents/upsert", body)
+    path, headers = f"/namespaces/{source}/documents/export", {"Authorization": api.authorization}
+    with api.http.stream("GET", path, headers=headers) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+        told = api.http.post(
+            f"/namespaces/{copy}/documents/import", content=answer.iter_bytes(), headers=headers
+        ).json()
+    assert (told["stored"], told["problems"]) == (451, [])
+    assert bits(conninfo, copy) == bits(conninfo, source)
+    of_one = {"collection_id": f"{source}_another", "return_vectors": "false"}
+    found = [json.loads(line) for line in api.http.get(path, headers=headers, params=of_one).iter_lines()]
+    assert [each["document_id"] for each in found] == ["bare", *(f"d{n:04}" for n in range(420, 450))]
+    assert not any(each["vectors"] for each in found)
+    assert api.http.get("/namespaces/no_such/documents/export", headers=headers).status_code == 404
+
+
+def test_a_document_called_export_can_still_be_read(api: Api) -> None:
+    api.standalone(("v", 2))
+    api.upsert([document("export", {"v": [1, 0]}, title="mine")])
+    headers = {"Authorization": api.authorization, "X-Namespace": api.namespace}
+    assert api.http.get("/documents/export", headers=headers).json()["title"] == "mine"
