@@ -6,6 +6,7 @@ hnsw_iterative: the vector index goes on until enough documents pass the filter;
 statement searches exactly, so that no search silently answers fewer documents than there are.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,7 +97,7 @@ class Nearest:
         kept = sa.and_(sa.true(), *self.where(to, False)).label("kept")
         read = self._in_order(to).add_columns(kept).limit(constant(way.scan))
         found = read.subquery(f"{to.prefix}_read_{self.number}")
-        wanted = self.rows * max(way.spare, self._wider)
+        wanted = math.ceil(self.rows * max(way.spare, self._wider))
         return sa.select(found.c.document_id, found.c.distance).where(found.c.kept).limit(constant(wanted))
 
     @property
