@@ -76,4 +76,4 @@ def test_the_hand_written_client_needs_no_vector_configs(client: Mixpeek, namesp
 
     managed = client.namespaces.create(name=f"{namespace}_m")
     assert (managed.mode, managed.namespace_name) == ("managed", f"{namespace}_m")
-    assert managed.namespace_id in {one["namespace_id"] for one in client.namespaces.list()["results"]}
+    assert namespace in {one["namespace_id"] for one in client.namespaces.list()["results"]}
