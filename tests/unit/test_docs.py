@@ -66,3 +66,18 @@ def test_the_readme_names_the_commands_of_the_makefile() -> None:
     for command in ("demo", "test", "check", "serve", "bench"):
         assert command in targets
         assert f"make {command}" in readme
+
+
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+WRITTEN = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((ROOT / "sql").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_what_is_there(page: Path) -> None:
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not page.parent.joinpath(link).exists()] == []
+
+
+def test_every_page_is_on_somebodys_path() -> None:
+    named = {DOCS.joinpath(link).resolve() for link in LINK.findall(DOCS.joinpath("README.md").read_text("utf-8"))}
+    assert set(WRITTEN) - named == {DOCS / "README.md"}
