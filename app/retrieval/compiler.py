@@ -13,9 +13,6 @@ from app.retrieval.plan import Plan, constant, render
 from app.retrieval.stages.base import Limits, Lowering, Rows
 from app.retrieval.strategy import Way
 
-# pgvector's ef_search bounds what one index scan answers; above it, iteration goes on.
-EF_SEARCH_MAX = 1_000
-
 
 def compile_plan(
     segment: Segment,
@@ -27,7 +24,6 @@ def compile_plan(
     filters: Filter | None = None,
     vectors: Sequence[str] = (),
     ways: Mapping[str, Way] | None = None,
-    ef_search: int = 100,
     after: bool = False,
     after_host: bool = False,
     function_of: frozenset[str] | None = None,
@@ -43,7 +39,6 @@ def compile_plan(
         limits,
         provided,
         everywhere=filters,
-        ef_search=ef_search,
         after_host=after_host,
         ways=ways or {},
         as_function=function_of is not None,
@@ -65,10 +60,6 @@ def compile_plan(
         text=render(statement),
         binds=tuple(to.binds.found.values()),
         embeds=tuple(to.embeds),
-        settings={
-            "hnsw.ef_search": str(min(to.ef_search, EF_SEARCH_MAX)),
-            "hnsw.iterative_scan": "strict_order",
-        },
         stages=tuple(step.name for step in segment.steps),
         vectors=tuple(vectors),
         told=tuple(to.told),

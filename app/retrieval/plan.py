@@ -174,7 +174,6 @@ class Plan:
     text: str
     binds: tuple[Bind, ...]
     embeds: tuple[Embed, ...]
-    settings: Mapping[str, str]
     stages: tuple[str, ...]
     vectors: tuple[str, ...]
     told: tuple[tuple[str, str], ...]  # of each value in the row's `told`: its stage's prefix, and its key
@@ -183,4 +182,5 @@ class Plan:
     needs_one: tuple[tuple[str, ...], ...] = ()
     timeout_ms: int | None = None
     warnings: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the transaction, where a vector index is searched
     reads: tuple[Any, ...] = ()  # the filters of whole namespaces, as `app.retrieval.filters.Filter`

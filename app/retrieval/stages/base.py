@@ -90,7 +90,6 @@ class Lowering:
     limits: Limits
     provided: frozenset[str]
     prefix: str = "s1"
-    ef_search: int = 100  # grows with the widest search, since one index scan answers no more than this
     everywhere: Filter | None = None  # the request's own filters, AND-ed with those of the first stage
     after_host: bool = False  # rows may be there that are no stored documents
     as_function: bool = False  # the statement is a function's, for whoever calls it
