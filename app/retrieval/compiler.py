@@ -64,6 +64,7 @@ def compile_plan(
         vectors=tuple(vectors),
         told=tuple(to.told),
         relaxed=_relaxed(to),
+        wholes=tuple(to.wholes),
         reads=tuple(to.reads),
         shapes=tuple(to.shapes),
         needs_one=tuple(to.needs_one),

@@ -183,4 +183,5 @@ class Plan:
     timeout_ms: int | None = None
     warnings: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)  # of the transaction, where a vector index is searched
+    wholes: tuple[str, ...] = ()  # the stages that read a whole namespace, by their prefixes
     reads: tuple[Any, ...] = ()  # the filters of whole namespaces, as `app.retrieval.filters.Filter`

@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from app.db.engine import create_engine, transaction
+from app.db.engine import connection, create_engine, raw, transaction
 from app.domain import documents, execution, namespaces, planning, retrievers
 from app.domain.documents import Document
 from app.domain.execution import Execution
 from app.domain.namespaces import NewVector
+from app.domain.payload_indexes import PayloadIndex
 from app.domain.planning import Wishes
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
@@ -65,11 +66,16 @@ async def place(
         admin.execute(sql.SQL("ALTER DATABASE {} SET enable_seqscan = off").format(database))
     engine = create_engine(url, settings)
     made = Place(Runtime(settings, engine, Inference({}, settings)), vectors)
+    far = [PayloadIndex("far", "integer")]
     async with transaction(engine, settings) as conn:
-        catalog = await namespaces.create_standalone(conn, settings, namespace_id=NAME, vectors=[NewVector("v", 3)])
+        catalog = await namespaces.create_standalone(
+            conn, settings, namespace_id=NAME, vectors=[NewVector("v", 3)], payload_indexes=far
+        )
     for first in range(0, COUNT, 1_000):
         new = [
-            Document(f"d{n:04}", {"v": vectors[n].tolist()}, b'{"place": %d, "even": %d}' % (n, n % 2 == 0))
+            Document(
+                f"d{n:04}", {"v": vectors[n].tolist()}, b'{"place": %d, "far": %d, "even": %d}' % (n, n, n % 2 == 0)
+            )
             for n in range(first, first + 1_000)
         ]
         async with transaction(engine, settings) as conn:
@@ -85,6 +91,8 @@ async def place(
     monkeypatch.setattr(psycopg.AsyncConnection, "execute", noted)
     near = {"field": "place", "operator": "gte", "value": "{{INPUT.from}}"}
     await made.retriever("r", feature_search(search("v", "{{INPUT.v}}", top_k=K, filters=near), final_top_k=K))
+    served = near | {"field": "far"}
+    await made.retriever("served", feature_search(search("v", "{{INPUT.v}}", top_k=K, filters=served), final_top_k=K))
     await made.retriever("all", feature_search(search("v", "{{INPUT.v}}", top_k=K), final_top_k=K))
     yield made
     await engine.dispose()
@@ -185,3 +193,25 @@ async def test_each_search_of_a_statement_has_its_own_plan(place: Place) -> None
     outcome = await execution.run(place.runtime, NAME, "both", Execution({"v": place.vectors[0].tolist()}), Timings())
     assert [told["returned"] for told in outcome.ran.stages[0].told["searches"]] == [K, 4]
     assert [hit["document_id"] for hit in outcome.documents] == first(5)
+
+
+async def test_where_the_index_answers_postgresql_plans_once(place: Place) -> None:
+    """What has another good plan for other values is planned for each: exact searches, and filters without an index."""
+    for _ in range(8):
+        await place.execute("all")
+        await place.execute("all", wishes=Wishes(exact=True))
+        await place.execute(inputs={"from": 20})
+        assert (await place.execute("served", inputs={"from": 1_500}))[0] == first(K, 1_500)
+    query = (
+        "SELECT statement, generic_plans > 0, custom_plans > 0 FROM pg_prepared_statements WHERE statement ~ '^WITH'"
+    )
+    async with connection(place.runtime.engine) as conn:
+        kept = await (await (await raw(conn)).execute(query)).fetchall()
+    plans = {_kind(text): planned for text, *planned in kept}
+    assert plans == {"hnsw": [True, False], "exact": [False, True], "place": [False, True], "far": [True, False]}
+
+
+def _kind(statement: str) -> str:
+    if "s1_near_1" not in statement:
+        return "exact"
+    return "hnsw" if "s1_rest_1" not in statement else "far" if '$."far"' in statement else "place"

@@ -98,6 +98,7 @@ class Lowering:
     # Filters of whole namespaces are lowered to be cheap for each row, to be served by indexes, or to be estimated.
     rendering: Literal["plain", "indexed", "estimate"] = "plain"
     reads: list[Filter] = field(default_factory=list)  # what whole namespaces were filtered by
+    wholes: list[str] = field(default_factory=list)  # the stages that read a whole namespace, by their prefixes
     ways: Mapping[str, Way] = field(default_factory=dict)  # of searches, by `SearchShape.key`
     shapes: list[SearchShape] = field(default_factory=list)
     binds: Binds = field(default_factory=Binds)
@@ -294,6 +295,7 @@ class HostStage(Stage, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def whole_namespace(to: Lowering, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Every document without a score, in the order of their ids: what a pipeline starts from that does not search."""
+    to.wholes.append(to.prefix)
     documents = to.catalog.documents
     return sa.select(
         documents.c.document_id,
