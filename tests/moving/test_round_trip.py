@@ -10,14 +10,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from app import moving
-from app.cli import main
 from tests.http import Api, document
+from tests.moving.running import run
 
 CONFIGS = [
     {"name": "dense", "dimension": 3, "metric": "dot"},
@@ -40,17 +39,6 @@ payloads = st.dictionaries(text, st.none() | st.booleans() | st.integers(-(2**80
 documents = st.lists(
     st.tuples(text.filter(bool), vectors, payloads, payloads), max_size=6, unique_by=lambda document: document[0]
 )
-
-
-@pytest.fixture(autouse=True)
-def keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands run within this process, whose log is pytest's."""
-    monkeypatch.setattr("app.commands.options.configure_logging", lambda *_: None)
-
-
-def run(conninfo: str, *arguments: str) -> Result:
-    unset = dict.fromkeys((n for n in os.environ if n.startswith(("PGRETRIEVE_", "DATABASE_URL"))), None)
-    return CliRunner().invoke(main, arguments, env={**unset, "DATABASE_URL": conninfo}, prog_name="pgretrieve")
 
 
 def stored(conninfo: str, namespace: str, *, tables: tuple[str, ...] = ("documents", "documents_many")) -> list[Any]:
