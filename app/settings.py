@@ -241,6 +241,11 @@ class Settings(Operation):
         "never.",
     )
 
+    # Imports
+    source_api_key: SecretStr | None = Field(
+        None, description="Key for the server of Qdrant or Chroma that `pgretrieve import --from` reads."
+    )
+
     # Inference
     openai_api_key: SecretStr | None = Field(
         None, validation_alias="OPENAI_API_KEY", description="Key for the `openai_*` services."

@@ -45,8 +45,13 @@ class Pair(click.ParamType[tuple[str, str]]):
 @click.command("import")
 @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @namespace_option
-@click.option("--table", help="Instead of a file: a table with pgvector's columns, as SQL names it.")
-@click.option("--from", "address", metavar="ADDRESS", help="Where that is: postgresql://… Without: the same database.")
+@click.option("--table", help="Instead of a file: a table, as SQL names it, or a collection.")
+@click.option(
+    "--from",
+    "address",
+    metavar="ADDRESS",
+    help="Where that is: postgresql://…, qdrant+https://…, qdrant:FOLDER. Without: this database.",
+)
 @click.option(
     "--create", is_flag=True, help="Make the namespace, if there is none, with the vector indexes of the source."
 )
@@ -102,7 +107,8 @@ def import_(
     def opened(url: str) -> File | Elsewhere:
         if file is not None:
             return File(file, _form(file, form), layout, columns.split(",") if columns else (), manner)
-        return Elsewhere(sources.connect(address or url, str(table), layout), layout, manner, dict(metrics))
+        key = settings.source_api_key.get_secret_value() if settings.source_api_key else None
+        return Elsewhere(sources.connect(address or url, str(table), layout, key), layout, manner, dict(metrics))
 
     with (
         service.existing_database(settings) as url,

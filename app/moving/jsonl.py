@@ -102,10 +102,14 @@ def _dense(chunk: Rows, configs: Mapping[str, VectorConfig]) -> Rows:
     for name, column in chunk.vectors.items():
         assert isinstance(column, list)
         column.extend([None] * (len(chunk.ids) - len(column)))
-        config = configs.get(name)
-        if config is not None and config.kind == "dense":
-            chunk.vectors[name] = _matrix(column, config.dimension) or column
+        if config := configs.get(name):
+            chunk.vectors[name] = dense(column, config)
     return chunk
+
+
+def dense(column: list[Any], config: VectorConfig) -> Dense | list[Any]:
+    """A column of lists of numbers as a matrix, where the config's vectors are such, and all have its dimension."""
+    return (_matrix(column, config.dimension) if config.kind == "dense" else None) or column
 
 
 def _matrix(column: list[Any], dimension: int) -> Dense | None:

@@ -81,8 +81,8 @@ def test_a_table_of_another_database_is_a_namespace(api: Api, conninfo: str, sou
         query = sql.SQL("SELECT payload::text, half::halfvec::text FROM {} ORDER BY document_id")
         (payload, half), (empty, _) = conn.execute(query.format(sql.Identifier(api.namespace, "documents"))).fetchall()
     with psycopg.connect(source) as conn:
-        query = sql.SQL("SELECT half::text FROM {} ORDER BY sku").format(sql.Identifier("Old shop", "Items %"))
-        assert conn.execute(query).fetchone() == (half,)
+        texts = conn.execute('SELECT half::text FROM "Old shop"."Items %" ORDER BY sku').fetchone()
+        assert texts == (half,)
     assert '"price": 12345678901234567890.1230' in payload
     assert '"about": {"b": [1.50]}' in payload
     found = json.loads(payload)

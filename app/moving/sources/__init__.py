@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from app.errors import InvalidRequest, Problem
 from app.moving.rows import Layout, Rows
@@ -88,7 +88,19 @@ def taken(source: Source, configs: Mapping[str, VectorConfig], layout: Layout) -
     return {column for _, column in pairs if column}
 
 
+def refuse_ids(layout: Layout) -> None:
+    """Raise where ids are to come from a column, of a source that has ids of its own."""
+    if layout.document_id is not None:
+        message = "The ids are those that the collection has; --id is for files and tables."
+        raise InvalidRequest([Problem(("id",), "bad_source", message)])
+
+
 def again(passing: Callable[[BaseException], bool]) -> Retrying:
-    """Attempts at one page of a source, while what goes wrong may pass."""
-    wait = wait_exponential_jitter(multiplier=0.2, max=8)
+    """Attempts at one page of a source, while what goes wrong may pass; later where the error says `retry_after_s`."""
+    growing = wait_exponential_jitter(multiplier=0.2, max=8)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(growing(state), min(float(getattr(error, "retry_after_s", 0)), TIMEOUT_S))
+
     return Retrying(stop=stop_after_attempt(TRIES), wait=wait, retry=retry_if_exception(passing), reraise=True)
