@@ -50,7 +50,7 @@ class Pair(click.ParamType[tuple[str, str]]):
     "--from",
     "address",
     metavar="ADDRESS",
-    help="Where that is: postgresql://…, qdrant+https://…, qdrant:FOLDER. Without: this database.",
+    help="Where that is: postgresql://…, qdrant+https://…, qdrant:FOLDER, chroma+http://…. Without: this database.",
 )
 @click.option(
     "--create", is_flag=True, help="Make the namespace, if there is none, with the vector indexes of the source."
