@@ -10,11 +10,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import moving
+from app.db.engine import connection, transaction
+from app.domain import exporting
+from app.settings import Settings
 from tests.http import Api, document
 from tests.moving.running import run
 
@@ -60,7 +65,7 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(
         api("POST", "/namespaces/standalone", {"namespace_id": namespace, "vector_configs": CONFIGS})
     file = tmp_path / f"documents.{form}"
 
-    @settings(max_examples=8, suppress_health_check=list(HealthCheck))
+    @examples(max_examples=8, suppress_health_check=list(HealthCheck))
     @given(documents)
     def every(given: list[Any]) -> None:
         with psycopg.connect(conninfo) as conn:
@@ -281,3 +286,21 @@ def test_a_document_called_export_can_still_be_read(api: Api) -> None:
     api.upsert([document("export", {"v": [1, 0]}, title="mine")])
     headers = {"Authorization": api.authorization, "X-Namespace": api.namespace}
     assert api.http.get("/documents/export", headers=headers).json()["title"] == "mine"
+
+
+async def test_a_page_of_large_documents_is_a_short_one(api: Api, engine: AsyncEngine, settings: Settings) -> None:
+    api.standalone(("v", 2))
+    sizes = [10, 900_000, *[10] * 40, *[50_000] * 30]
+    api.upsert([document(f"d{n:03}", {"v": [1, n]}, text="x" * size) for n, size in enumerate(sizes)])
+    async with transaction(engine, settings) as conn:
+        wanted = await exporting.wanted_of(conn, api.namespace)
+    pages = [page async for page in exporting.pages(engine, settings, wanted, page=40, size=500_000)]
+    assert [i for page in pages for i in page.ids] == [f"d{n:03}" for n in range(len(sizes))]
+    # The first fetch does not know yet what it gets; after it no page is much larger than asked.
+    taken = [sum(map(len, page.payloads)) for page in pages]
+    assert len(pages[0].ids) == exporting.FIRST_FETCH
+    assert max(taken[1:]) <= 16 * 50_100
+    assert max(len(page.ids) for page in pages) <= 40
+    async with connection(engine) as conn:
+        whole = await exporting.read_page(conn, wanted, None, 1_000)
+    assert whole.ids == [i for page in pages for i in page.ids]
