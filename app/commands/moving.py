@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import moving, service
 from app.commands.loading import Load, load
@@ -19,11 +18,9 @@ from app.commands.options import data_dir_option, json_option, print_json, setti
 from app.commands.reading import Elsewhere, File
 from app.db.engine import create_engine, transaction
 from app.domain import exporting, importing
-from app.domain.exporting import Export
 from app.domain.importing import Manner
-from app.moving import sources
-from app.moving.rows import Layout
-from app.settings import Settings
+from app.moving import jsonl, sources
+from app.moving.rows import Layout, Rows
 
 SLOW = {"statement_timeout_ms": 600_000}
 format_option = click.option("--format", "form", type=click.Choice(moving.FORMATS), help="Without: by the file's name.")
@@ -159,6 +156,7 @@ def _bar(quiet: bool) -> Iterator[Any]:
 @click.option("--collection", "collections", multiple=True, help="Only documents of this collection.")
 @click.option("--without-vectors", is_flag=True, help="Leave the vectors out.")
 @click.option("--snapshot", is_flag=True, help="All of one moment, in one transaction that is open all the while.")
+@click.option("--resume", is_flag=True, help="Go on with FILE.part, which an interrupted export of JSON lines left.")
 @data_dir_option
 def export(
     file: Path,
@@ -167,6 +165,7 @@ def export(
     collections: tuple[str, ...],
     without_vectors: bool,
     snapshot: bool,
+    resume: bool,
     data_dir: Path | None,
 ) -> None:
     """Write the documents of a namespace into a file (- is the standard output), in the order of their ids.
@@ -177,13 +176,20 @@ def export(
     dash = str(file) == "-"
     form = (form or "jsonl") if dash else _form(file, form)
     part = file.with_name(f"{file.name}.part")
+    goes_on = form == "jsonl" and not snapshot and not dash
+    if resume and not (goes_on and part.exists()):
+        raise click.UsageError(f"--resume is for JSON lines without --snapshot, whose {part.name} is there.")
 
     async def run(url: str, out: BinaryIO, tell: Any) -> int:
         engine = create_engine(url, settings, application_name="pgretrieve-export")
         try:
             async with transaction(engine, settings) as conn:
                 wanted = await exporting.wanted_of(conn, namespace, collections or None, vectors=not without_vectors)
-            return await _write(engine, settings, wanted, moving.write(form, out, wanted.configs), tell, snapshot)
+            count, after = jsonl.go_on(out) if resume else (0, None)
+            snapped = exporting.snapshot(engine, wanted) if snapshot else None
+            pages = snapped or exporting.pages(engine, settings, wanted, after=after)
+            _, expected = await importing.documents_in(engine, settings, wanted.catalog.namespace_id)
+            return await _write(pages, moving.write(form, out, wanted.configs), count, expected, tell)
         finally:
             await engine.dispose()
 
@@ -192,20 +198,20 @@ def export(
             asyncio.run(run(url, sys.stdout.buffer, tell))
             return
         try:
-            with part.open("wb") as out:
+            with part.open("r+b" if resume else "wb") as out:
                 count = asyncio.run(run(url, out, tell))
             part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        except BaseException:
+            if goes_on and part.stat().st_size:
+                click.echo(f"{part} is kept: the same command goes on with --resume.", err=True)
+            else:
+                part.unlink(missing_ok=True)
+            raise
     click.echo(f"{count:,} documents in {file}.")
 
 
-async def _write(
-    engine: AsyncEngine, settings: Settings, wanted: Export, writer: Any, tell: Any, snapshot: bool
-) -> int:
-    _, expected = await importing.documents_in(engine, settings, wanted.catalog.namespace_id)
-    pages = exporting.snapshot(engine, wanted) if snapshot else exporting.pages(engine, settings, wanted)
-    count = 0
+async def _write(pages: AsyncIterator[Rows], writer: Any, count: int, expected: int, tell: Any) -> int:
+    """Write the pages, after as many documents as are there already: how many there are then."""
     async for rows in pages:
         await asyncio.to_thread(writer.add, rows)
         count += len(rows.ids)

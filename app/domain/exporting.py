@@ -33,11 +33,16 @@ class Export:
 
 
 async def pages(
-    engine: AsyncEngine, settings: Settings, wanted: Export, *, page: int = PAGE, size: int = PAGE_BYTES
+    engine: AsyncEngine,
+    settings: Settings,
+    wanted: Export,
+    *,
+    after: str | None = None,
+    page: int = PAGE,
+    size: int = PAGE_BYTES,
 ) -> AsyncIterator[Rows]:
-    """Every document once. Each page is a short transaction of its own: nothing is held between them, and each document
-    is as it was when its page was read; one that is there all the while is not missed."""
-    after: str | None = None
+    """Every document once, or those after an id. Each page is a short transaction of its own: nothing is held between
+    them, and each document is as it was when its page was read; one that is there all the while is not missed."""
     while True:
         async with transaction(engine, settings) as conn:
             rows = await read_page(conn, wanted, after, page, size)

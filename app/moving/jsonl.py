@@ -142,6 +142,18 @@ class Writer:
         """Nothing stands after the last line."""
 
 
+def go_on(file: BinaryIO) -> tuple[int, str | None]:
+    """Cut a file of ours, whose writing was interrupted, after its last whole line: how many there are, and its id."""
+    count, end, last = 0, 0, b""
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        count, end, last = count + 1, end + len(line), line
+    file.seek(end)
+    file.truncate()
+    return count, msgspec.json.decode(last)[DOCUMENT_ID] if count else None
+
+
 def lines(rows: Rows) -> Iterator[bytes]:
     """Each document as one line."""
     columns = {name: _texts(column) for name, column in rows.vectors.items()}

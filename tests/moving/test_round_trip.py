@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import moving
 from app.db.engine import connection, transaction
 from app.domain import exporting
+from app.moving import jsonl
 from app.settings import Settings
 from tests.http import Api, document
 from tests.moving.running import run
@@ -286,6 +287,40 @@ def test_a_document_called_export_can_still_be_read(api: Api) -> None:
     api.upsert([document("export", {"v": [1, 0]}, title="mine")])
     headers = {"Authorization": api.authorization, "X-Namespace": api.namespace}
     assert api.http.get("/documents/export", headers=headers).json()["title"] == "mine"
+
+
+def test_an_export_that_broke_off_goes_on(
+    api: Api, conninfo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.standalone(("v", 2))
+    api.upsert([document(f"d{n:03}", {"v": [1, n]}, title="ä") for n in range(50)])
+    monkeypatch.setattr(exporting.pages, "__kwdefaults__", {**(exporting.pages.__kwdefaults__ or {}), "page": 20})
+    file, part = tmp_path / "all.jsonl", tmp_path / "all.jsonl.part"
+    command = ["export", str(file), "--namespace", api.namespace]
+    assert run(conninfo, *command).exit_code == 0
+    whole = file.read_bytes()
+    file.unlink()
+
+    def full(self: Any, rows: Any) -> None:
+        if rows.ids[0] == "d040":
+            self.file.write(b'{"document_id":"d040","vec')
+            raise OSError("No space left on device")
+        add(self, rows)
+
+    add = jsonl.Writer.add
+    with monkeypatch.context() as patched:
+        patched.setattr(jsonl.Writer, "add", full)
+        broken = run(conninfo, *command)
+    assert isinstance(broken.exception, OSError)
+    assert "--resume" in broken.output
+    assert not file.exists()
+    assert part.read_bytes().count(b"\n") == 40
+    done = run(conninfo, *command, "--resume")
+    assert "50 documents" in done.output
+    assert file.read_bytes() == whole
+    assert not part.exists()
+    assert run(conninfo, *command, "--resume").exit_code == 2
+    assert run(conninfo, "export", str(tmp_path / "x.copy"), "--namespace", "n", "--resume").exit_code == 2
 
 
 async def test_a_page_of_large_documents_is_a_short_one(api: Api, engine: AsyncEngine, settings: Settings) -> None:
