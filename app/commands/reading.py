@@ -50,9 +50,14 @@ class File:
     def __init__(self, path: Path, form: str, layout: Layout, columns: Sequence[str], manner: Manner) -> None:
         self.name, self._form, self._layout, self._columns = path.name, form, layout, columns
         self._how = f"{form}\0{layout!r}\0{tuple(columns)!r}\0{manner!r}"
+        self._size, self._rows = path.stat().st_size, 0
         self._file = path.open("rb")
-        self._size = path.stat().st_size
-        self._rows = files.columnar().rows_in_parquet(self._file) if form == "parquet" else 0
+        if form == "parquet":
+            try:
+                self._rows = files.columnar().rows_in_parquet(self._file)
+            except BaseException:
+                self.close()
+                raise
 
     def identity(self) -> str:
         found = hashlib.sha256(f"{self._size}\0{self._how}".encode())

@@ -202,6 +202,17 @@ def test_what_cannot_be_imported_is_told(api: Api, conninfo: str, source: str) -
     assert run(conninfo, "import", __file__, "--table", "t", "--namespace", "n").exit_code == 2
 
 
+def test_an_empty_table_is_imported(api: Api, conninfo: str, source: str) -> None:
+    """By an address as SQLAlchemy has it."""
+    api.standalone(("v", 3))
+    with psycopg.connect(source) as conn:
+        conn.execute("CREATE TABLE t (id int PRIMARY KEY, v vector)")
+    place = source.replace("postgresql:", "postgresql+psycopg:")
+    done = run(conninfo, "import", "--from", place, "--table", "t", "--namespace", api.namespace)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("0 documents stored.")
+
+
 def test_the_documented_command_runs(api: Api, conninfo: str, source: str) -> None:
     with psycopg.connect(source) as conn:
         conn.execute("CREATE TABLE items (sku text PRIMARY KEY, embedding vector(2), title text)")

@@ -77,7 +77,8 @@ def taken(source: Source, configs: Mapping[str, VectorConfig], layout: Layout) -
         if column is None:
             continue
         vector = found[column]
-        if vector.kind != config.kind or (vector.kind != "sparse" and vector.dimension != config.dimension):
+        fits = vector.kind == "sparse" or vector.dimension in (0, config.dimension)  # 0: there is none yet to tell
+        if vector.kind != config.kind or not fits:
             message = (
                 f"The vectors {column!r} are {vector.kind} of {vector.dimension} dimensions, the index "
                 f"{config.name!r} takes {config.kind} ones of {config.dimension}."

@@ -28,7 +28,8 @@ FIRST_PAGE = 500
 
 def connect(address: str, table: str, layout: Layout, _key: str | None) -> "Table":
     """A table, as SQL writes its name. The password may stand in PGPASSWORD or in ~/.pgpass, as for psql."""
-    return Table(address, table, layout)
+    scheme, _, rest = address.partition(":")  # drivers that other libraries name there are none of libpq's
+    return Table(f"{scheme.partition('+')[0]}:{rest}", table, layout)
 
 
 class Table:
