@@ -98,8 +98,10 @@ def import_(
     """
     settings = settings_of(data_dir=data_dir).model_copy(update=SLOW)
     layout, manner = Layout(document_id, dict(vectors)), Manner(collection, strict=not skip_bad)
-    if (file is None) == (table is None) or (file is not None and (address or create)):
-        raise click.UsageError("Give a FILE, or --table with the --from and --create that belong to it.")
+    if (file is None) == (table is None) or (file and (address or create or metrics)) or (table and (form or columns)):
+        raise click.UsageError(
+            "Give a FILE, with --format and --columns; or --table, with --from, --create and --metric."
+        )
 
     def opened(url: str) -> File | Elsewhere:
         if file is not None:

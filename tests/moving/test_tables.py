@@ -198,7 +198,8 @@ def test_what_cannot_be_imported_is_told(api: Api, conninfo: str, source: str) -
     zero = told("--table", "taxi", "--create", "--metric", "v=cosine", namespace=f"{api.namespace}_zero")
     assert "Row 2 ('2')" in zero
     assert "letters, digits" in told("--table", "taxi", "--create", "--metric", "v=dot", namespace="no/slash")
-    assert "Give a FILE, or --table" in told()
+    assert "Give a FILE" in told()
+    assert "Give a FILE" in told("--table", "taxi", "--format", "jsonl")
     assert run(conninfo, "import", __file__, "--table", "t", "--namespace", "n").exit_code == 2
 
 

@@ -15,7 +15,7 @@ from app.errors import InvalidRequest, Problem
 from app.moving.rows import Layout, Rows
 from app.retrieval.catalog import Kind, Metric, VectorConfig
 
-# How long an answer may take, and how often a page is asked for again, within some 15 s.
+# How long an answer may take, and how often a page is asked for again, within some ten seconds.
 TIMEOUT_S = 60
 TRIES = 6
 SPELLINGS = {"postgres": "postgresql"}
