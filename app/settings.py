@@ -241,6 +241,17 @@ class Settings(Operation):
         "never.",
     )
 
+    # Imports
+    max_import_bytes: int = Field(
+        2**30,
+        ge=1024,
+        description="Largest Parquet file that is imported over HTTP; it lies in the folder for temporary files "
+        "meanwhile. JSON lines, which are stored while they come, have no such limit.",
+    )
+    source_api_key: SecretStr | None = Field(
+        None, description="Key for the server of Qdrant or Chroma that `pgretrieve import --from` reads."
+    )
+
     # Inference
     openai_api_key: SecretStr | None = Field(
         None, validation_alias="OPENAI_API_KEY", description="Key for the `openai_*` services."

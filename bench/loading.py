@@ -10,6 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from app import moving, service
 from app.commands.loading import Load, load
+from app.commands.reading import File
 from app.db.engine import create_engine, transaction
 from app.domain.importing import Manner
 from app.domain.namespaces import NewVector, create_standalone
@@ -83,18 +85,10 @@ async def _ours(url: str, settings: Settings, path: Path, namespace: str, dimens
             await create_standalone(conn, settings, namespace_id=namespace, vectors=new)
     finally:
         await engine.dispose()
-    with path.open("rb") as file:
-        rows = pq.ParquetFile(path).metadata.num_rows
-        wanted = Load(namespace, path.name, path.name, False, Manner())
+    rows = pq.ParquetFile(path).metadata.num_rows
+    with closing(File(path, "parquet", Layout(), (), Manner())) as reading:
         started = time.perf_counter()
-        done = await load(
-            url,
-            settings,
-            wanted,
-            lambda configs, skip: moving.read("parquet", file, configs, Layout(), skip=skip),
-            lambda: (0.0, rows),
-            lambda _part, _text: None,
-        )
+        done = await load(url, settings, Load(namespace, False, Manner()), reading, lambda _part, _text: None)
         taken = time.perf_counter() - started
     assert done.tasks == {"v": "ready"}, done.tasks
     assert done.current.stored == rows

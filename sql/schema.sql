@@ -2313,7 +2313,8 @@ CREATE TABLE pgretrieve.imports (
     refused bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    finished_at timestamp with time zone
+    finished_at timestamp with time zone,
+    place text
 );
 
 COMMENT ON TABLE pgretrieve.imports IS 'Imports of files into namespaces, and how far each is.';
@@ -2322,9 +2323,9 @@ COMMENT ON COLUMN pgretrieve.imports.import_id IS 'Its number.';
 
 COMMENT ON COLUMN pgretrieve.imports.namespace_id IS 'The namespace.';
 
-COMMENT ON COLUMN pgretrieve.imports.source IS 'The file''s name, or what else was read.';
+COMMENT ON COLUMN pgretrieve.imports.source IS 'The file''s name, or the address and name of what else was read, without secrets.';
 
-COMMENT ON COLUMN pgretrieve.imports.source_hash IS 'SHA-256 of the file''s size, beginning and end, and of how it is read: the same import.';
+COMMENT ON COLUMN pgretrieve.imports.source_hash IS 'SHA-256 of what tells this source from others, and of how it is read: the same import.';
 
 COMMENT ON COLUMN pgretrieve.imports.last_row IS 'The last line or row of the source that was dealt with.';
 
@@ -2337,6 +2338,8 @@ COMMENT ON COLUMN pgretrieve.imports.created_at IS 'When it began.';
 COMMENT ON COLUMN pgretrieve.imports.updated_at IS 'When its last chunk was stored.';
 
 COMMENT ON COLUMN pgretrieve.imports.finished_at IS 'When it ended; null: it goes on when the same command is run again.';
+
+COMMENT ON COLUMN pgretrieve.imports.place IS 'Where a source without row numbers goes on, as JSON of its own: the last key of a table, the offset of a scroll. Null: of a file, or at the beginning.';
 
 ALTER TABLE pgretrieve.imports ALTER COLUMN import_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME pgretrieve.imports_import_id_seq

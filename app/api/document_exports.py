@@ -16,8 +16,8 @@ from app.domain.runtime import Runtime
 from app.moving import jsonl
 
 MEDIA_TYPE = "application/x-ndjson"
-# So many documents are one statement, and held in memory for each reader.
-PAGE = 200
+# So many documents are one statement, and held in memory for each reader; fewer, where they have this size.
+PAGE, PAGE_BYTES = 200, 4_000_000
 
 
 @get(
@@ -43,7 +43,7 @@ async def export_documents(
 
 
 async def _lines(runtime: Runtime, wanted: Export) -> AsyncIterator[bytes]:
-    async for rows in exporting.pages(runtime.engine, runtime.settings, wanted, page=PAGE):
+    async for rows in exporting.pages(runtime.engine, runtime.settings, wanted, page=PAGE, size=PAGE_BYTES):
         yield b"".join(jsonl.lines(rows))
 
 

@@ -4,6 +4,7 @@ Most requests are over before anybody would look: only one that is still running
 """
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 from litestar.enums import ScopeType
@@ -32,6 +33,7 @@ class Watch:
         task = asyncio.current_task()
         assert task is not None
         watched = Watched(task, receive, send, self._timeout_s, _brings_body(scope))
+        _current.set(watched)
         try:
             await self._app(scope, watched.receive, watched.send)
         except asyncio.CancelledError:
@@ -48,12 +50,29 @@ class Watch:
 
 
 GONE, TIME = "gone", "time"
+_current: ContextVar["Watched"] = ContextVar("watched")
+
+
+def renew() -> None:
+    """The time of this request begins anew: what it asks for is long, and a part of it is done and committed."""
+    _current.get().renew()
 
 
 class Watched:
     """One request. Its time begins when its body has come, so that a slow upload is nobody's fault here."""
 
-    __slots__ = ("_empty", "_handle", "_receive", "_send", "_started", "_task", "_timeout_s", "_watcher", "ended")
+    __slots__ = (
+        "_empty",
+        "_handle",
+        "_limit",
+        "_receive",
+        "_send",
+        "_started",
+        "_task",
+        "_timeout_s",
+        "_watcher",
+        "ended",
+    )
 
     def __init__(
         self, task: asyncio.Task[Any], receive: Receive, send: Send, timeout_s: float, brings_body: bool
@@ -67,6 +86,7 @@ class Watched:
         self._started = False
         self._handle: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
         if self._empty:
             self._arm()
 
@@ -93,6 +113,11 @@ class Watched:
         if self._watcher is not None:
             self._watcher.cancel()
 
+    def renew(self) -> None:
+        """Give it its whole time once more, unless that is over."""
+        if self._limit is not None and self.ended is None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+
     def _arm(self) -> None:
         if self._handle is None and not self._started:
             delay = min(UNWATCHED_S, self._timeout_s)
@@ -103,7 +128,7 @@ class Watched:
 
     async def _watch(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(max(seconds, 0)):
+            async with asyncio.timeout(max(seconds, 0)) as self._limit:
                 await self._closed()
             self.ended = GONE
         except TimeoutError:

@@ -6,33 +6,32 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.commands.reading import Elsewhere, Reading
 from app.db.engine import create_engine, transaction
 from app.domain import importing, tasks
 from app.domain.importing import Import, Manner
 from app.jobs import worker
 from app.jobs.tasks import connecting
 from app.moving.rows import Rows
-from app.retrieval.catalog import VectorConfig
+from app.moving.sources import At
 from app.settings import Settings
 
 # To grow an index by so few documents costs less than to build it anew.
 FEW = 10_000
 POLL_S = 0.5
 Tell = Callable[[float, str], None]
-Chunks = Callable[[Mapping[str, VectorConfig], int], Iterator[Rows]]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be loaded, and how."""
+    """Where it is loaded to, and how."""
 
     namespace: str
-    source: str
-    source_hash: str
     restart: bool
     manner: Manner
     indexes: str = "auto"
     wait: bool = True
+    create: bool = False
 
 
 @dataclass(slots=True)
@@ -43,22 +42,20 @@ class Loaded:
     tasks: dict[str, str] = field(default_factory=dict)
 
 
-async def load(
-    url: str, settings: Settings, wanted: Load, chunks: Chunks, read: Callable[[], tuple[float, int]], tell: Tell
-) -> Loaded:
-    """Load everything. `chunks` are those after a row, and `read` tells the part of the source that is read and, where
-    it is known, the rows of all."""
+async def load(url: str, settings: Settings, wanted: Load, reading: Reading, tell: Tell) -> Loaded:
+    """Load everything that is read."""
     engine = create_engine(url, settings, application_name="pgretrieve-import")
+    read = reading.progress
     try:
+        if wanted.create and isinstance(reading, Elsewhere):
+            await reading.make_namespace(engine, settings, wanted.namespace)
         catalog, there = await importing.documents_in(engine, settings, wanted.namespace)
         async with transaction(engine, settings) as conn:
             namespace_id = catalog.namespace_id
             current = await importing.open_import(
-                conn, namespace_id, wanted.source, wanted.source_hash, anew=wanted.restart
+                conn, namespace_id, reading.name, reading.identity(), anew=wanted.restart
             )
-        began = current.last_row
-        rows = chunks(catalog.by_name, began)
-        ahead = _Ahead(rows)
+        ahead = _Ahead(reading.read(catalog.by_name, At(current.last_row, current.place)))
         if wanted.indexes == "after" or (wanted.indexes == "auto" and await _is_much(ahead, read, there)):
             async with connecting(_direct(url, settings), settings) as autocommit:
                 await importing.suspend_indexes(engine, settings, namespace_id, autocommit)

@@ -1,11 +1,9 @@
-"""pgretrieve import and export: documents from files and into files, on the database itself."""
+"""pgretrieve import and export: documents from files and databases, and into files, on the database itself."""
 
 import asyncio
-import hashlib
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,20 +11,17 @@ from typing import Any, BinaryIO
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import moving, service
 from app.commands.loading import Load, load
 from app.commands.options import data_dir_option, json_option, print_json, settings_of
+from app.commands.reading import Elsewhere, File
 from app.db.engine import create_engine, transaction
 from app.domain import exporting, importing
-from app.domain.exporting import Export
 from app.domain.importing import Manner
-from app.moving.rows import Layout
-from app.settings import Settings
+from app.moving import jsonl, sources
+from app.moving.rows import Layout, Rows
 
-# What tells one file from another: its size, and so much of its beginning and of its end.
-LOOKED_AT = 1_000_000
 SLOW = {"statement_timeout_ms": 600_000}
 format_option = click.option("--format", "form", type=click.Choice(moving.FORMATS), help="Without: by the file's name.")
 namespace_option = click.option("--namespace", required=True, help="Id or name of the namespace.")
@@ -45,8 +40,21 @@ class Pair(click.ParamType[tuple[str, str]]):
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @namespace_option
+@click.option("--table", help="Instead of a file: a table, as SQL names it, or a collection.")
+@click.option(
+    "--from",
+    "address",
+    metavar="ADDRESS",
+    help="Where that is: postgresql://…, qdrant+https://…, qdrant:FOLDER, chroma+http://…. Without: this database.",
+)
+@click.option(
+    "--create", is_flag=True, help="Make the namespace, if there is none, with the vector indexes of the source."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, type=Pair(), help="How an index that is made compares, by its name."
+)
 @format_option
 @click.option("--id", "document_id", metavar="COLUMN", help="Where the ids are, if not in document_id.")
 @click.option("--vector", "vectors", multiple=True, type=Pair(), help="Where the vectors of an index are.")
@@ -60,13 +68,17 @@ class Pair(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="Build vector indexes after the load, or grow them; auto: after, where more comes than there is.",
 )
-@click.option("--restart", is_flag=True, help="Begin anew instead of going on where this file's import was cut off.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on where this import was cut off.")
 @click.option("--no-wait", is_flag=True, help="Leave the builds of indexes to the workers of a service.")
 @json_option
 @data_dir_option
 def import_(
-    file: Path,
+    file: Path | None,
     namespace: str,
+    table: str | None,
+    address: str | None,
+    create: bool,
+    metrics: tuple[tuple[str, str], ...],
     form: str | None,
     document_id: str | None,
     vectors: tuple[tuple[str, str], ...],
@@ -79,31 +91,31 @@ def import_(
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """Store the documents of a file. Run again after an interruption, it goes on where it was.
+    """Store the documents of a file, or of a table or collection of a database. Run again after an interruption, it
+    goes on where it was.
 
     Documents are stored as upserts store them: each replaces the one of its id.
     """
     settings = settings_of(data_dir=data_dir).model_copy(update=SLOW)
-    form = _form(file, form)
-    layout = Layout(document_id, dict(vectors))
-    named = tuple(columns.split(",")) if columns else ()
-    manner = Manner(collection, strict=not skip_bad)
-    how = f"{form}\0{layout!r}\0{named!r}\0{manner!r}"
-    with service.existing_database(settings) as url, file.open("rb") as opened, _bar(as_json) as tell:
-        wanted = Load(namespace, file.name, _hash(opened, how), restart, manner, indexes, wait=not no_wait)
-        size = file.stat().st_size
+    layout, manner = Layout(document_id, dict(vectors)), Manner(collection, strict=not skip_bad)
+    if (file is None) == (table is None) or (file and (address or create or metrics)) or (table and (form or columns)):
+        raise click.UsageError(
+            "Give a FILE, with --format and --columns; or --table, with --from, --create and --metric."
+        )
 
-        def chunks(configs: Any, skip: int) -> Iterator[Any]:
-            opened.seek(0)
-            return moving.read(form, opened, configs, layout, skip=skip, columns=named)
+    def opened(url: str) -> File | Elsewhere:
+        if file is not None:
+            return File(file, _form(file, form), layout, columns.split(",") if columns else (), manner)
+        key = settings.source_api_key.get_secret_value() if settings.source_api_key else None
+        return Elsewhere(sources.connect(address or url, str(table), layout, key), layout, manner, dict(metrics))
 
-        def read() -> tuple[float, int]:
-            """The part of the file that is read, and about how many rows it has by what came of that."""
-            if form == "parquet":
-                return 0.0, moving_rows(opened)
-            return (min(opened.tell() / size, 1.0) if size and not opened.closed else 1.0), 0
-
-        done = asyncio.run(load(url, settings, wanted, chunks, read, tell))
+    with (
+        service.existing_database(settings) as url,
+        closing(opened(url)) as reading,
+        _bar(as_json) as tell,
+    ):
+        wanted = Load(namespace, restart, manner, indexes, wait=not no_wait, create=create)
+        done = asyncio.run(load(url, settings, wanted, reading, tell))
     if as_json:
         shown = asdict(done.current)
         print_json({**shown, "indexes": done.tasks})
@@ -116,30 +128,11 @@ def import_(
         click.echo(f"Index {name!r}: {state}.")
 
 
-def moving_rows(opened: BinaryIO) -> int:
-    """How many rows a Parquet file has; its place is left as it is."""
-    from app.moving.files import columnar
-
-    place = opened.tell()
-    rows: int = columnar().rows_in_parquet(opened)
-    opened.seek(place)
-    return rows
-
-
 def _form(file: Path, form: str | None) -> str:
     form = form or moving.format_of(file)
     if form is None:
         raise click.UsageError(f"What is {file.name}? Give --format {'|'.join(moving.FORMATS)}.")
     return form
-
-
-def _hash(opened: BinaryIO, how: str) -> str:
-    size = opened.seek(0, os.SEEK_END)
-    found = hashlib.sha256(f"{size}\0{how}".encode())
-    for place in (0, max(0, size - LOOKED_AT)):
-        opened.seek(place)
-        found.update(opened.read(LOOKED_AT))
-    return found.hexdigest()
 
 
 @contextmanager
@@ -165,6 +158,7 @@ def _bar(quiet: bool) -> Iterator[Any]:
 @click.option("--collection", "collections", multiple=True, help="Only documents of this collection.")
 @click.option("--without-vectors", is_flag=True, help="Leave the vectors out.")
 @click.option("--snapshot", is_flag=True, help="All of one moment, in one transaction that is open all the while.")
+@click.option("--resume", is_flag=True, help="Go on with FILE.part, which an interrupted export of JSON lines left.")
 @data_dir_option
 def export(
     file: Path,
@@ -173,6 +167,7 @@ def export(
     collections: tuple[str, ...],
     without_vectors: bool,
     snapshot: bool,
+    resume: bool,
     data_dir: Path | None,
 ) -> None:
     """Write the documents of a namespace into a file (- is the standard output), in the order of their ids.
@@ -183,13 +178,20 @@ def export(
     dash = str(file) == "-"
     form = (form or "jsonl") if dash else _form(file, form)
     part = file.with_name(f"{file.name}.part")
+    goes_on = form == "jsonl" and not snapshot and not dash
+    if resume and not (goes_on and part.exists()):
+        raise click.UsageError(f"--resume is for JSON lines without --snapshot, whose {part.name} is there.")
 
     async def run(url: str, out: BinaryIO, tell: Any) -> int:
         engine = create_engine(url, settings, application_name="pgretrieve-export")
         try:
             async with transaction(engine, settings) as conn:
                 wanted = await exporting.wanted_of(conn, namespace, collections or None, vectors=not without_vectors)
-            return await _write(engine, settings, wanted, moving.write(form, out, wanted.configs), tell, snapshot)
+            count, after = jsonl.go_on(out) if resume else (0, None)
+            snapped = exporting.snapshot(engine, wanted) if snapshot else None
+            pages = snapped or exporting.pages(engine, settings, wanted, after=after)
+            _, expected = await importing.documents_in(engine, settings, wanted.catalog.namespace_id)
+            return await _write(pages, moving.write(form, out, wanted.configs), count, expected, tell)
         finally:
             await engine.dispose()
 
@@ -198,20 +200,20 @@ def export(
             asyncio.run(run(url, sys.stdout.buffer, tell))
             return
         try:
-            with part.open("wb") as out:
+            with part.open("r+b" if resume else "wb") as out:
                 count = asyncio.run(run(url, out, tell))
             part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        except BaseException:
+            if goes_on and part.stat().st_size:
+                click.echo(f"{part} is kept: the same command goes on with --resume.", err=True)
+            else:
+                part.unlink(missing_ok=True)
+            raise
     click.echo(f"{count:,} documents in {file}.")
 
 
-async def _write(
-    engine: AsyncEngine, settings: Settings, wanted: Export, writer: Any, tell: Any, snapshot: bool
-) -> int:
-    _, expected = await importing.documents_in(engine, settings, wanted.catalog.namespace_id)
-    pages = exporting.snapshot(engine, wanted) if snapshot else exporting.pages(engine, settings, wanted)
-    count = 0
+async def _write(pages: AsyncIterator[Rows], writer: Any, count: int, expected: int, tell: Any) -> int:
+    """Write the pages, after as many documents as are there already: how many there are then."""
     async for rows in pages:
         await asyncio.to_thread(writer.add, rows)
         count += len(rows.ids)

@@ -17,7 +17,10 @@ from app.retrieval.catalog import Catalog, VectorConfig, vector_type
 from app.retrieval.plan import render
 from app.settings import Settings
 
-PAGE = 2_000
+# So many documents are a page, fewer where they are large: as many as have this size, and one more at most.
+PAGE, PAGE_BYTES = 2_000, 32_000_000
+# So many show how large they are, before the rest of a page is fetched.
+FIRST_FETCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,20 @@ class Export:
     collections: Sequence[str] | None = None
 
 
-async def pages(engine: AsyncEngine, settings: Settings, wanted: Export, *, page: int = PAGE) -> AsyncIterator[Rows]:
-    """Every document once. Each page is a short transaction of its own: nothing is held between them, and each document
-    is as it was when its page was read; one that is there all the while is not missed."""
-    after: str | None = None
+async def pages(
+    engine: AsyncEngine,
+    settings: Settings,
+    wanted: Export,
+    *,
+    after: str | None = None,
+    page: int = PAGE,
+    size: int = PAGE_BYTES,
+) -> AsyncIterator[Rows]:
+    """Every document once, or those after an id. Each page is a short transaction of its own: nothing is held between
+    them, and each document is as it was when its page was read; one that is there all the while is not missed."""
     while True:
         async with transaction(engine, settings) as conn:
-            rows = await read_page(conn, wanted, after, page)
+            rows = await read_page(conn, wanted, after, page, size)
         if not rows.ids:
             return
         yield rows
@@ -55,8 +65,10 @@ async def snapshot(engine: AsyncEngine, wanted: Export, *, page: int = PAGE) -> 
             after = rows.ids[-1]
 
 
-async def read_page(conn: AsyncConnection, wanted: Export, after: str | None, page: int) -> Rows:
-    """The documents that come after this id."""
+async def read_page(
+    conn: AsyncConnection, wanted: Export, after: str | None, page: int, size: int = PAGE_BYTES
+) -> Rows:
+    """The documents that come after this id: none where there are no more."""
     documents = wanted.catalog.documents
     columns: list[sa.ColumnElement[Any]] = [documents.c.document_id, documents.c.collection_id]
     columns += [sa.cast(documents.c[name], sa.Text).label(name) for name in ("payload", "metadata")]
@@ -70,14 +82,41 @@ async def read_page(conn: AsyncConnection, wanted: Export, after: str | None, pa
         allowed = sa.cast(sa.bindparam("collections"), ARRAY(sa.Text))
         query = query.where(documents.c.collection_id == sa.func.any(allowed))
         binds["collections"] = list(wanted.collections)
-    async with (await raw(conn)).cursor(binary=True) as cursor:
-        await cursor.execute(render(query), binds)
-        found = await cursor.fetchall()
+    found = await _fetched(conn, render(query), binds, page, size)
     columns_of = list(zip(*found, strict=True)) or [()] * (4 + len(wanted.configs))
     ids, collections, payloads, metadata, *vectors = map(list, columns_of)
     made = {c.name: _column(values, c) for c, values in zip(wanted.configs, vectors, strict=True)}
     numbers = list(range(1, len(ids) + 1))
     return Rows(len(ids), numbers, ids, collections, _encoded(payloads), _encoded(metadata), made)
+
+
+async def _fetched(
+    conn: AsyncConnection, text: str, binds: dict[str, Any], page: int, size: int
+) -> list[tuple[Any, ...]]:
+    """The first rows, as many as the page and its size allow; fetched by what those before them took."""
+    found: list[tuple[Any, ...]] = []
+    taken, wanted = 0, FIRST_FETCH
+    async with (await raw(conn)).cursor("pgretrieve_page") as cursor:
+        await cursor.execute(text, binds, binary=True)
+        while taken < size and (rows := await cursor.fetchmany(min(wanted, page - len(found)))):
+            found += rows
+            taken += sum(map(_size, rows))
+            wanted = max(1, (size - taken) * len(found) // max(taken, 1))
+            if len(found) == page:
+                break
+    return found
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(len(value) if isinstance(value, str) else _bytes(value) for value in row)
+
+
+def _bytes(vector: Any) -> int:
+    if isinstance(vector, list):
+        return sum(map(_bytes, vector))
+    if isinstance(vector, SparseVector):
+        return 8 * len(vector.indices())
+    return 0 if vector is None else int(vector.to_numpy().nbytes)
 
 
 def _encoded(texts: list[str]) -> list[bytes]:

@@ -33,6 +33,7 @@ class Import:
 
     import_id: int
     last_row: int = 0
+    place: str | None = None
     stored: int = 0
     refused: int = 0
     problems: list[Refused] = field(default_factory=list)  # of this run, the first of them
@@ -54,7 +55,7 @@ async def open_import(
     if anew:
         await conn.execute(statement("forget_import"), binds)
     row = (await conn.execute(statement("open_import"), {**binds, "source": source})).one()
-    return Import(row.import_id, row.last_row, row.stored, row.refused)
+    return Import(row.import_id, row.last_row, row.place, row.stored, row.refused)
 
 
 async def run(
@@ -88,12 +89,12 @@ async def _store(
     async with transaction(engine, settings) as conn:
         catalog = await lock_catalog(conn, namespace_id, exclusive=False)
         stored, refused = await store_chunk(conn, catalog, settings, rows, manner)
-        binds = {"import_id": current.import_id, "before": current.last_row, "last_row": rows.last}
+        binds = {"import_id": current.import_id, "before": current.last_row, "last_row": rows.last, "place": rows.place}
         noted = await conn.execute(statement("advance_import"), {**binds, "stored": stored, "refused": len(refused)})
         if noted.one_or_none() is None:
             message = "Another process imports the same source into this namespace, or has done so meanwhile."
             raise Conflict(message, code="import_elsewhere")
-    current.last_row, current.stored = rows.last, current.stored + stored
+    current.last_row, current.place, current.stored = rows.last, rows.place, current.stored + stored
     current.refused += len(refused)
     current.problems += refused[: max(0, MOST_TOLD - len(current.problems))]
 

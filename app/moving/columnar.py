@@ -88,24 +88,39 @@ def read_arrow(file: BinaryIO, configs: Mapping[str, VectorConfig], layout: Layo
     yield from _chunks(opened, configs, layout, skip)
 
 
-def read_parquet(file: BinaryIO, configs: Mapping[str, VectorConfig], layout: Layout, skip: int) -> Iterator[Rows]:
-    """Chunks of a Parquet file."""
+def read_parquet(
+    file: BinaryIO, configs: Mapping[str, VectorConfig], layout: Layout, skip: int, rows: int = CHUNK_ROWS
+) -> Iterator[Rows]:
+    """Chunks of a Parquet file, of so many rows at most; fewer where those of a row group are large on average."""
+    opened = _parquet(file)
+    groups = [opened.metadata.row_group(n) for n in range(opened.num_row_groups)]
+    largest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
     try:
-        opened = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise ExtractionFailed(f"This is no Parquet file: {error}", code="unreadable_file") from None
-    yield from _chunks(opened.iter_batches(batch_size=CHUNK_ROWS), configs, layout, skip)
+        batches = opened.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // max(largest, 1))))
+        yield from _chunks(batches, configs, layout, skip, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise ExtractionFailed(f"The Parquet file is broken: {_first(error)}", code="unreadable_file") from None
 
 
 def rows_in_parquet(file: BinaryIO) -> int:
     """How many rows a Parquet file says that it has."""
+    return int(_parquet(file).metadata.num_rows)
+
+
+def _parquet(file: BinaryIO) -> Any:
     try:
-        return int(pq.ParquetFile(file).metadata.num_rows)
-    except pa.ArrowInvalid as error:
-        raise ExtractionFailed(f"This is no Parquet file: {error}", code="unreadable_file") from None
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ExtractionFailed(f"This is no Parquet file: {_first(error)}", code="unreadable_file") from None
 
 
-def _chunks(batches: Any, configs: Mapping[str, VectorConfig], layout: Layout, skip: int) -> Iterator[Rows]:
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+
+
+def _chunks(
+    batches: Any, configs: Mapping[str, VectorConfig], layout: Layout, skip: int, rows: int = CHUNK_ROWS
+) -> Iterator[Rows]:
     done = 0
     for batch in batches:
         if not done:
@@ -115,7 +130,7 @@ def _chunks(batches: Any, configs: Mapping[str, VectorConfig], layout: Layout, s
             continue
         rest = batch.slice(max(skip - begin, 0))
         at = done - rest.num_rows
-        each = max(1, min(CHUNK_ROWS, CHUNK_BYTES * rest.num_rows // max(rest.nbytes, 1)))
+        each = max(1, min(rows, CHUNK_BYTES * rest.num_rows // max(rest.nbytes, 1)))
         for first in range(0, rest.num_rows, each):
             yield _rows(rest.slice(first, each), at + first, configs, layout)
 
@@ -137,10 +152,18 @@ def _rows(batch: Any, before: int, configs: Mapping[str, VectorConfig], layout: 
         list(range(before + 1, before + count + 1)),
         columns[identifier].to_pylist(),
         columns[COLLECTION_ID].to_pylist() if COLLECTION_ID in columns else nothing,
-        [as_payload(given, {name: column[n] for name, column in others.items()}) for n, given in enumerate(payloads)],
-        [as_payload(given, {}) for given in metadata],
+        [_payload(given, {name: column[n] for name, column in others.items()}) for n, given in enumerate(payloads)],
+        [_payload(given, {}) for given in metadata],
         vectors,
     )
+
+
+def _payload(given: Any, fields: Mapping[str, Any]) -> bytes:
+    """The payload; what is no JSON object is told where the chunk is checked."""
+    try:
+        return as_payload(given, fields)
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return b"no object"
 
 
 def _vectors(column: Any, config: VectorConfig) -> Dense | list[Any]:

@@ -176,8 +176,7 @@ def _rows(
 
     vectors: dict[str, Dense | list[Any]] = {}
     for name, place in places.items():
-        bodies = [row[place] for row in chunk]
-        vectors[name] = _dense(bodies, kinds[name].dimension) or [_value(body, kinds[name]) for body in bodies]
+        vectors[name] = column([row[place] for row in chunk], kinds[name])
     return Rows(
         last,
         list(range(last - len(chunk) + 1, last + 1)),
@@ -187,6 +186,12 @@ def _rows(
         [(text or b"{}").removeprefix(JSONB) for text in texts(METADATA)],
         vectors,
     )
+
+
+def column(bodies: list[bytes | None], config: VectorConfig) -> Dense | list[Any]:
+    """A column of pgvector's binary forms, for a vector config."""
+    dense = _dense(bodies, config.dimension) if config.kind == "dense" else None
+    return dense or [_value(body, config) for body in bodies]
 
 
 def _dense(bodies: list[bytes | None], dimension: int) -> Dense | None:
@@ -212,13 +217,14 @@ def _value(body: bytes | None, config: VectorConfig) -> Any:
             sparse = SparseVector.from_binary(body)
             return {"indices": sparse.indices(), "values": sparse.values()}
         if config.kind == "multi":
-            return [Vector.from_binary(vector).to_list() for vector in _elements(body)]
+            return [Vector.from_binary(vector).to_list() for vector in elements(body)]
         return Vector.from_binary(body).to_list()
     except (ValueError, struct.error):
         return "unreadable"
 
 
-def _elements(body: bytes) -> Iterable[bytes]:
+def elements(body: bytes) -> Iterable[bytes]:
+    """Those of an array of one dimension."""
     (dimensions,) = _int.unpack_from(body)
     at = 12 + 8 * dimensions
     while at < len(body):

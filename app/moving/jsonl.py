@@ -102,10 +102,14 @@ def _dense(chunk: Rows, configs: Mapping[str, VectorConfig]) -> Rows:
     for name, column in chunk.vectors.items():
         assert isinstance(column, list)
         column.extend([None] * (len(chunk.ids) - len(column)))
-        config = configs.get(name)
-        if config is not None and config.kind == "dense":
-            chunk.vectors[name] = _matrix(column, config.dimension) or column
+        if config := configs.get(name):
+            chunk.vectors[name] = dense(column, config)
     return chunk
+
+
+def dense(column: list[Any], config: VectorConfig) -> Dense | list[Any]:
+    """A column of lists of numbers as a matrix, where the config's vectors are such, and all have its dimension."""
+    return (_matrix(column, config.dimension) if config.kind == "dense" else None) or column
 
 
 def _matrix(column: list[Any], dimension: int) -> Dense | None:
@@ -136,6 +140,18 @@ class Writer:
 
     def close(self) -> None:
         """Nothing stands after the last line."""
+
+
+def go_on(file: BinaryIO) -> tuple[int, str | None]:
+    """Cut a file of ours, whose writing was interrupted, after its last whole line: how many there are, and its id."""
+    count, end, last = 0, 0, b""
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        count, end, last = count + 1, end + len(line), line
+    file.seek(end)
+    file.truncate()
+    return count, msgspec.json.decode(last)[DOCUMENT_ID] if count else None
 
 
 def lines(rows: Rows) -> Iterator[bytes]:

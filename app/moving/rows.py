@@ -45,7 +45,8 @@ class Unreadable:
 class Rows:
     """A chunk of a file. Vectors that are no `Dense` are as the API takes them, or None.
 
-    `numbers` are the rows' in the file, from 1; `last` is that of the last row read, whatever it was.
+    `numbers` are the rows' in the file, from 1; `last` is that of the last row read, whatever it was. A source whose
+    rows have no numbers of their own says in `place`, as it likes, where it goes on after them.
     """
 
     last: int = 0
@@ -56,6 +57,7 @@ class Rows:
     metadata: list[bytes] = field(default_factory=list)
     vectors: dict[str, Dense | list[Any]] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import moving
-from app.cli import main
+from app.db.engine import connection, transaction
+from app.domain import exporting
+from app.moving import jsonl
+from app.settings import Settings
 from tests.http import Api, document
+from tests.moving.running import run
 
 CONFIGS = [
     {"name": "dense", "dimension": 3, "metric": "dot"},
@@ -42,17 +47,6 @@ documents = st.lists(
 )
 
 
-@pytest.fixture(autouse=True)
-def keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands run within this process, whose log is pytest's."""
-    monkeypatch.setattr("app.commands.options.configure_logging", lambda *_: None)
-
-
-def run(conninfo: str, *arguments: str) -> Result:
-    unset = dict.fromkeys((n for n in os.environ if n.startswith(("PGRETRIEVE_", "DATABASE_URL"))), None)
-    return CliRunner().invoke(main, arguments, env={**unset, "DATABASE_URL": conninfo}, prog_name="pgretrieve")
-
-
 def stored(conninfo: str, namespace: str, *, tables: tuple[str, ...] = ("documents", "documents_many")) -> list[Any]:
     """Every table of a namespace as PostgreSQL prints it, but for times."""
     found = []
@@ -72,7 +66,7 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(
         api("POST", "/namespaces/standalone", {"namespace_id": namespace, "vector_configs": CONFIGS})
     file = tmp_path / f"documents.{form}"
 
-    @settings(max_examples=8, suppress_health_check=list(HealthCheck))
+    @examples(max_examples=8, suppress_health_check=list(HealthCheck))
     @given(documents)
     def every(given: list[Any]) -> None:
         with psycopg.connect(conninfo) as conn:
@@ -293,3 +287,55 @@ def test_a_document_called_export_can_still_be_read(api: Api) -> None:
     api.upsert([document("export", {"v": [1, 0]}, title="mine")])
     headers = {"Authorization": api.authorization, "X-Namespace": api.namespace}
     assert api.http.get("/documents/export", headers=headers).json()["title"] == "mine"
+
+
+def test_an_export_that_broke_off_goes_on(
+    api: Api, conninfo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.standalone(("v", 2))
+    api.upsert([document(f"d{n:03}", {"v": [1, n]}, title="ä") for n in range(50)])
+    monkeypatch.setattr(exporting.pages, "__kwdefaults__", {**(exporting.pages.__kwdefaults__ or {}), "page": 20})
+    file, part = tmp_path / "all.jsonl", tmp_path / "all.jsonl.part"
+    command = ["export", str(file), "--namespace", api.namespace]
+    assert run(conninfo, *command).exit_code == 0
+    whole = file.read_bytes()
+    file.unlink()
+
+    def full(self: Any, rows: Any) -> None:
+        if rows.ids[0] == "d040":
+            self.file.write(b'{"document_id":"d040","vec')
+            raise OSError("No space left on device")
+        add(self, rows)
+
+    add = jsonl.Writer.add
+    with monkeypatch.context() as patched:
+        patched.setattr(jsonl.Writer, "add", full)
+        broken = run(conninfo, *command)
+    assert isinstance(broken.exception, OSError)
+    assert "--resume" in broken.output
+    assert not file.exists()
+    assert part.read_bytes().count(b"\n") == 40
+    done = run(conninfo, *command, "--resume")
+    assert "50 documents" in done.output
+    assert file.read_bytes() == whole
+    assert not part.exists()
+    assert run(conninfo, *command, "--resume").exit_code == 2
+    assert run(conninfo, "export", str(tmp_path / "x.copy"), "--namespace", "n", "--resume").exit_code == 2
+
+
+async def test_a_page_of_large_documents_is_a_short_one(api: Api, engine: AsyncEngine, settings: Settings) -> None:
+    api.standalone(("v", 2))
+    sizes = [10, 900_000, *[10] * 40, *[50_000] * 30]
+    api.upsert([document(f"d{n:03}", {"v": [1, n]}, text="x" * size) for n, size in enumerate(sizes)])
+    async with transaction(engine, settings) as conn:
+        wanted = await exporting.wanted_of(conn, api.namespace)
+    pages = [page async for page in exporting.pages(engine, settings, wanted, page=40, size=500_000)]
+    assert [i for page in pages for i in page.ids] == [f"d{n:03}" for n in range(len(sizes))]
+    # The first fetch does not know yet what it gets; after it no page is much larger than asked.
+    taken = [sum(map(len, page.payloads)) for page in pages]
+    assert len(pages[0].ids) == exporting.FIRST_FETCH
+    assert max(taken[1:]) <= 16 * 50_100
+    assert max(len(page.ids) for page in pages) <= 40
+    async with connection(engine) as conn:
+        whole = await exporting.read_page(conn, wanted, None, 1_000)
+    assert whole.ids == [i for page in pages for i in page.ids]
