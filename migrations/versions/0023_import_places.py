@@ -2,7 +2,7 @@
 
 from migrations import sqlfile
 
-revision = "0026"
+revision = "0023"
 down_revision = "0022"
 branch_labels = None
 depends_on = None
