@@ -49,6 +49,7 @@ from app.api import (
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
 from app.api.problems import HANDLERS
+from app.api.rate_limits import RateLimits
 from app.api.replicas import Replicas
 from app.api.request_log import RequestLog, answered
 from app.api.traces import traced
@@ -148,7 +149,7 @@ def create_app(
         logging_config=None,
         plugins=[AnyJson()],
         request_max_body_size=settings.max_body_bytes,
-        state=State({"keyring": keyring}),
+        state=State({"keyring": keyring, "rate_limits": RateLimits(settings)}),
         openapi_config=openapi.config(),
     )
     return check_scopes(app)

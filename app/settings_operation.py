@@ -55,6 +55,12 @@ class Operation(BaseSettings):
     health_worker: bool = Field(
         False, description="Whether `/health/ready` also asks that some worker has shown a sign of life for a minute."
     )
+    rate_limit_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Requests that each key may send in a minute, but for keys with a limit of their own and the root "
+        "key ([keys](keys.md)). Each process counts by itself. 0: as many as it likes.",
+    )
     key_cache_s: float = Field(
         5.0,
         ge=0,

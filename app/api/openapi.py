@@ -35,7 +35,7 @@ STREAMING = ("execute_retriever", "execute_adhoc_retriever")
 EVENTS = "text/event-stream"
 # They answer a text where the request accepts nothing else.
 TEXTS = ("get_retriever_sql", "get_retriever_sql_by_post")
-ERRORS = (400, 401, 403, 404, 409, 413, 422, 500, 503)
+ERRORS = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503)
 OPEN_ERRORS = (400, 500, 503)
 ERROR = "Error"
 PAGE = """<!DOCTYPE html>

@@ -24,12 +24,14 @@ WHOLE_SERVER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a request comes from: the key's id (never the key), what it may do, and where: None is everywhere."""
+    """Who a request comes from: the key's id (never the key), what it may do, where (None is everywhere), and
+    how many requests a minute it has (None is what the settings say)."""
 
     key_id: str
     scopes: frozenset[str]
     namespaces: frozenset[str] | None = None
     expires_at: datetime | None = None
+    rate_limit: int | None = None
 
     def may(self, scope: str) -> bool:
         if scope == WHOLE_SERVER and self.namespaces is not None:

@@ -15,6 +15,7 @@ from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem, P
 
 ROOT = "root"
 LONGEST_NAME = 200
+CHANGEABLE = ("name", "rate_limit_override")
 LONGEST_GRACE = timedelta(days=30)
 
 
@@ -33,6 +34,7 @@ class Key:
     revoked_at: datetime | None
     last_used_at: datetime | None
     previous_until: datetime | None
+    rate_limit_override: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Wanted:
     scopes: Sequence[str]
     namespaces: Sequence[str] | None = None
     expires_at: datetime | None = None
+    rate_limit_override: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,14 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         )
         raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
-    return Found(Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at), row.seconds_left)
+    principal = Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.rate_limit_override)
+    return Found(principal, row.seconds_left)
 
 
 def check(wanted: Wanted, now: datetime) -> None:
     """Find everything that is wrong with a key that is to be made."""
     problems = Problems()
-    if not 1 <= len(wanted.name) <= LONGEST_NAME or "\0" in wanted.name:
-        problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
+    _check_name(wanted.name, problems)
     if not wanted.scopes:
         problems.add(("body", "scopes"), "no_scopes", f"Give at least one scope: {', '.join(SCOPES)}.")
     for n, scope in enumerate(wanted.scopes):
@@ -104,6 +107,11 @@ def check(wanted: Wanted, now: datetime) -> None:
     if wanted.expires_at is not None and wanted.expires_at <= now:
         problems.add(("body", "expires_at"), "bad_expiry", "A key must end in the future.")
     problems.refuse()
+
+
+def _check_name(name: str, problems: Problems) -> None:
+    if not 1 <= len(name) <= LONGEST_NAME or "\0" in name:
+        problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
 
 
 def bounded(wanted: Wanted, maker: Principal) -> Wanted:
@@ -127,6 +135,7 @@ async def create(conn: AsyncConnection, wanted: Wanted, created_by: str) -> tupl
     row: dict[str, Any] = {"key_id": f"key_{secrets.token_hex(12)}", "key_hash": hash_key(key), "name": wanted.name}
     row |= {"scopes": sorted(set(wanted.scopes)), "namespaces": namespaces}
     row |= {"expires_at": wanted.expires_at, "created_by": created_by}
+    row |= {"rate_limit_override": wanted.rate_limit_override}
     await conn.execute(statement("insert_key"), row)
     return key, await get(conn, row["key_id"]), absent
 
@@ -153,6 +162,20 @@ async def list_page(conn: AsyncConnection, *, after: str | None, limit: int) -> 
     rows = await conn.execute(statement("list_keys"), {"key_id": None, "after": after, "limit": limit})
     total: int = (await conn.execute(statement("count_keys"))).scalar_one()
     return [Key(**row._mapping) for row in rows], total
+
+
+async def change(conn: AsyncConnection, key_id: str, changes: Mapping[str, Any]) -> Key:
+    """Give a key another name or another limit; what it may do stays as it was made."""
+    if key_id == ROOT:
+        message = "The root key has no other name, and no limit."
+        raise Conflict(message, code="root_key")
+    stored = await get(conn, key_id)
+    values = {name: changes.get(name, getattr(stored, name)) for name in CHANGEABLE}
+    problems = Problems()
+    _check_name(values["name"], problems)
+    problems.refuse()
+    await conn.execute(statement("change_key"), {"key_id": key_id, **values})
+    return await get(conn, key_id)
 
 
 async def revoke(conn: AsyncConnection, key_id: str) -> Key:
