@@ -18,6 +18,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import HTTPRoute
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api import audit
 from app.api.rate_limits import RateLimits
 from app.db.engine import transaction
 from app.domain import access, keys
@@ -109,6 +110,7 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     limits.take(principal, handler.opt["scope"], connection.scope["state"])
     principal.require(handler.opt["scope"])
     access.enter(principal)
+    audit.note(connection, handler)
     connection.state.principal = principal
 
 

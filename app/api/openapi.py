@@ -29,7 +29,7 @@ DESCRIPTION = (
     "every error has one envelope, whose `code` is stable."
 )
 # Their paths or bodies name a namespace, or they concern the whole server; all others take `X-Namespace`.
-WITHOUT_NAMESPACE = ("/v1/namespaces", "/v1/inference", "/v1/keys")
+WITHOUT_NAMESPACE = ("/v1/namespaces", "/v1/inference", "/v1/keys", "/v1/organizations")
 # They answer events where the request says `stream`.
 STREAMING = ("execute_retriever", "execute_adhoc_retriever")
 EVENTS = "text/event-stream"

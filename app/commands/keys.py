@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import service
 from app.commands.options import data_dir_option, json_option, print_json, print_table, settings_of
 from app.db.engine import create_engine, transaction
+from app.domain import audit
 from app.domain import keys as domain
 from app.domain.access import EVERYTHING, SCOPES
+from app.domain.audit import Circumstances
 from app.domain.keys import Key, Wanted
 from app.settings import Settings
 
@@ -146,6 +148,8 @@ def _shown(key: Key) -> dict[str, Any]:
 
 def _on_database(settings: Settings, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """Run it in a transaction of its own on the database of these settings."""
+
+    audit.enter(Circumstances(operation_id=click.get_current_context().command_path))
 
     async def run(url: str) -> T:
         engine = create_engine(url, settings, application_name="pgretrieve-keys")

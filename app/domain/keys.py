@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
+from app.domain import audit
 from app.domain.access import EVERYTHING, SCOPES, WHOLE_SERVER, Principal
 from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem, Problems, Unauthorized
 
@@ -80,7 +81,9 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         )
         raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
-    principal = Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.rate_limit_override)
+    principal = Principal(
+        row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.rate_limit_override, row.name
+    )
     return Found(principal, row.seconds_left)
 
 
@@ -137,6 +140,8 @@ async def create(conn: AsyncConnection, wanted: Wanted, created_by: str) -> tupl
     row |= {"expires_at": wanted.expires_at, "created_by": created_by}
     row |= {"rate_limit_override": wanted.rate_limit_override}
     await conn.execute(statement("insert_key"), row)
+    about = {name: row[name] for name in ("name", "scopes", "namespaces", "expires_at", "rate_limit_override")}
+    await audit.record(conn, "api_key", "created", row["key_id"], **about)
     return key, await get(conn, row["key_id"]), absent
 
 
@@ -175,6 +180,7 @@ async def change(conn: AsyncConnection, key_id: str, changes: Mapping[str, Any])
     _check_name(values["name"], problems)
     problems.refuse()
     await conn.execute(statement("change_key"), {"key_id": key_id, **values})
+    await audit.record(conn, "api_key", "updated", key_id, **values)
     return await get(conn, key_id)
 
 
@@ -186,7 +192,8 @@ async def revoke(conn: AsyncConnection, key_id: str) -> Key:
             "or without its file root.key: a new one is made."
         )
         raise Conflict(message, code="root_key")
-    await conn.execute(statement("revoke_key"), {"key_id": key_id})
+    if (await conn.execute(statement("revoke_key"), {"key_id": key_id})).rowcount:
+        await audit.record(conn, "api_key", "revoked", key_id)
     return await get(conn, key_id)
 
 
@@ -211,6 +218,7 @@ async def rotate(
     binds = {"key_id": key_id, "key_hash": hash_key(key), "grace": grace}
     if (await conn.execute(statement("rotate_key"), binds)).one_or_none() is None:
         raise Conflict(f"The key {key_id!r} has ended; make another one.", code="key_ended")
+    await audit.record(conn, "api_key", "rotated", key_id, grace_seconds=int(grace.total_seconds()))
     return key, await get(conn, key_id)
 
 
@@ -220,6 +228,7 @@ async def note_uses(conn: AsyncConnection, uses: Mapping[str, datetime]) -> None
 
 
 async def set_root(conn: AsyncConnection, key: str) -> None:
-    """Make this the root key; the one before it ends."""
+    """Make this the root key; the one before it ends. One that is it already stays, without a word."""
     values = {"key_id": ROOT, "key_hash": hash_key(key), "name": "root key", "scopes": [EVERYTHING]}
-    await conn.execute(statement("put_key"), values)
+    if (await conn.execute(statement("put_key"), values)).rowcount:
+        await audit.record(conn, "api_key", "rotated", ROOT)

@@ -1,7 +1,7 @@
 -- find_key --
 -- A key by its hash or the one before it was rotated, also one that has ended; how long it holds is told by the
 -- database's clock.
-SELECT key_id, scopes, namespaces, expires_at, revoked_at, rate_limit_override, coalesce(expires_at <= now(), false) AS is_over,
+SELECT key_id, name, scopes, namespaces, expires_at, revoked_at, rate_limit_override, coalesce(expires_at <= now(), false) AS is_over,
     key_hash <> :key_hash AS is_previous,
     CAST(extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :key_hash THEN previous_until END) - now())
         AS double precision) AS seconds_left
@@ -31,7 +31,9 @@ VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), CAST(:namespaces AS 
 INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, created_by)
 VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), 'pgretrieve serve')
 ON CONFLICT (key_id) DO UPDATE SET key_hash = excluded.key_hash, scopes = excluded.scopes,
-    namespaces = NULL, expires_at = NULL, revoked_at = NULL;
+    namespaces = NULL, expires_at = NULL, revoked_at = NULL
+WHERE (api_keys.key_hash, api_keys.scopes, api_keys.namespaces, api_keys.expires_at, api_keys.revoked_at)
+    IS DISTINCT FROM (excluded.key_hash, excluded.scopes, NULL, NULL, NULL);
 
 -- change_key --
 UPDATE pgretrieve.api_keys SET name = :name, rate_limit_override = CAST(:rate_limit_override AS integer)

@@ -48,7 +48,12 @@ def test_namespaces_are_said_where_they_are_needed(document: dict[str, Any]) -> 
     for path, _method, operation in described(document):
         header = [p for p in operation["parameters"] if (p["in"], p["name"]) == ("header", "X-Namespace")]
         query = [p for p in operation["parameters"] if (p["in"], p["name"]) == ("query", "namespace")]
-        needed = path.startswith("/v1/") and path.split("/")[2] not in ("namespaces", "inference", "keys")
+        needed = path.startswith("/v1/") and path.split("/")[2] not in (
+            "namespaces",
+            "inference",
+            "keys",
+            "organizations",
+        )
         assert len(header) == len(query) == (1 if needed else 0), path
 
 
