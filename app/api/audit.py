@@ -17,7 +17,7 @@ from app.api.wire import RuntimeDep
 from app.db.engine import transaction
 from app.domain import audit
 from app.domain.audit import Circumstances, Event, Wanted
-from app.errors import InvalidRequest, Problem, Problems
+from app.errors import InvalidRequest, NotOffered, Problem, Problems
 
 REASON = "X-Change-Reason"
 LONGEST_REASON, MOST_SKIPPED = 500, 10_000
@@ -148,6 +148,9 @@ def _place(after: str | None) -> int | None:
 @get("/logs/{audit_id:str}", scope="admin", operation_id="get_audit_event")
 async def get_event(audit_id: FromPath[str], runtime: RuntimeDep) -> AuditEvent:
     """An event by its id."""
+    if audit_id == "export":
+        message = "Exports of the audit log: not offered by this server. GET /v1/organizations/audit/logs has pages."
+        raise NotOffered(message, operation="GET", feature="exports of the audit log", retryable=False)
     async with transaction(runtime.engine, runtime.settings) as conn:
         return _shown(await audit.find(conn, audit_id))
 

@@ -251,6 +251,8 @@ def test_who_is_no_administrator_reads_no_events(api: Api) -> None:
     api("GET", LOGS, headers={"Authorization": f"Bearer {key}"}, status=403)
     for audit_id in ("none", "1" * 30, "999999999999999"):
         api("GET", f"{LOGS}/{audit_id}", status=404)
+    for path in ("logs/export", "settings"):
+        api("GET", f"/organizations/audit/{path}", status=501)
 
 
 def test_the_official_client_reads_events(api: Api, base_url: str) -> None:
