@@ -3220,6 +3220,8 @@ ALTER TABLE ONLY pgretrieve.work
 
 CREATE INDEX audit_events_actor ON pgretrieve.audit_events USING btree (actor_id, audit_id);
 
+CREATE INDEX audit_events_namespace ON pgretrieve.audit_events USING btree (namespace_id, audit_id);
+
 CREATE INDEX audit_events_resource ON pgretrieve.audit_events USING btree (resource_id, audit_id);
 
 CREATE INDEX audit_events_time ON pgretrieve.audit_events USING btree (happened_at);

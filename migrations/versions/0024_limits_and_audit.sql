@@ -22,6 +22,7 @@ CREATE TABLE pgretrieve.audit_events (
 CREATE INDEX audit_events_time ON pgretrieve.audit_events (happened_at);
 CREATE INDEX audit_events_resource ON pgretrieve.audit_events (resource_id, audit_id);
 CREATE INDEX audit_events_actor ON pgretrieve.audit_events (actor_id, audit_id);
+CREATE INDEX audit_events_namespace ON pgretrieve.audit_events (namespace_id, audit_id);
 
 COMMENT ON TABLE pgretrieve.audit_events IS 'Who changed the configuration, when and why. Rows are added, and removed by forget_audit_events alone.';
 COMMENT ON COLUMN pgretrieve.audit_events.audit_id IS 'In the order in which they were written, not committed.';
