@@ -80,7 +80,9 @@ async def change(
         )
         raise Conflict(message, code="index_building", task_id=task_id)
     started = await defer_rebuild(conn, catalog, config, changes)
-    await audit.record(conn, "vector_index", "updated", name, catalog.namespace_id, task_id=started, **changes)
+    await audit.record(
+        conn, "vector_index", "updated", name, catalog.namespace_id, task_id=started, changed=sorted(changes), **changes
+    )
     return Change(catalog.namespace_id, started, wanted, _warnings(config, wanted))
 
 

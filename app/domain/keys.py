@@ -174,13 +174,13 @@ async def change(conn: AsyncConnection, key_id: str, changes: Mapping[str, Any])
     if key_id == ROOT:
         message = "The root key has no other name, and no limit."
         raise Conflict(message, code="root_key")
-    stored = await get(conn, key_id)
-    values = {name: changes.get(name, getattr(stored, name)) for name in CHANGEABLE}
-    problems = Problems()
-    _check_name(values["name"], problems)
-    problems.refuse()
-    await conn.execute(statement("change_key"), {"key_id": key_id, **values})
-    await audit.record(conn, "api_key", "updated", key_id, **values)
+    if "name" in changes:
+        problems = Problems()
+        _check_name(changes["name"], problems)
+        problems.refuse()
+    binds = {"key_id": key_id, "changed": list(changes), **dict.fromkeys(CHANGEABLE), **changes}
+    if (await conn.execute(statement("change_key"), binds)).rowcount:
+        await audit.record(conn, "api_key", "updated", key_id, changed=sorted(changes), **changes)
     return await get(conn, key_id)
 
 

@@ -36,7 +36,11 @@ WHERE (api_keys.key_hash, api_keys.scopes, api_keys.namespaces, api_keys.expires
     IS DISTINCT FROM (excluded.key_hash, excluded.scopes, NULL, NULL, NULL);
 
 -- change_key --
-UPDATE pgretrieve.api_keys SET name = :name, rate_limit_override = CAST(:rate_limit_override AS integer)
+-- What is named in `changed`; the rest stays.
+UPDATE pgretrieve.api_keys SET
+    name = CASE WHEN 'name' = ANY(CAST(:changed AS text[])) THEN CAST(:name AS text) ELSE name END,
+    rate_limit_override = CASE WHEN 'rate_limit_override' = ANY(CAST(:changed AS text[]))
+        THEN CAST(:rate_limit_override AS integer) ELSE rate_limit_override END
 WHERE key_id = :key_id;
 
 -- revoke_key --

@@ -120,6 +120,19 @@ async def test_an_event_and_its_change_commit_together(engine: AsyncEngine, sett
     assert [event[:3] for event in named(conninfo, name)] == [("namespace_created", "command", True)]
 
 
+def test_a_change_tells_what_was_given_and_what_was_taken_back(api: Api, conninfo: str) -> None:
+    key_id = api("POST", "/keys", {"name": "k", "scopes": ["read"], "rate_limit_override": 5})["key_id"]
+    for body in ({"name": "other"}, {"rate_limit_override": 9}, {"rate_limit_override": None}):
+        api("PATCH", f"/keys/{key_id}", body)
+    assert [event[4] for event in named(conninfo, key_id)[1:]] == [
+        {"changed": ["name"], "name": "other"},
+        {"changed": ["rate_limit_override"], "rate_limit_override": 9},
+        {"changed": ["rate_limit_override"]},
+    ]
+    shown = api("GET", f"/keys/{key_id}")
+    assert (shown["name"], shown["rate_limit_override"]) == ("other", None)
+
+
 def test_doing_nothing_again_is_no_event(api: Api, conninfo: str) -> None:
     key = api("POST", "/keys", {"name": "k", "scopes": ["read"]})
     for _ in range(2):
