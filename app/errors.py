@@ -8,6 +8,7 @@ PgretrieveError
 ├── NotFound                 the resource does not exist
 ├── Conflict                 the state forbids it: a name is taken, a wrong mode, a lock
 ├── TooLarge                 a body above the limit
+├── TooManyRequests          the key has used up its requests of the minute
 ├── ExtractionFailed         a file, image or row cannot be read, or is beyond a limit
 └── Unavailable              something that we depend on does not answer; may pass
     └── InferenceUnavailable an inference service is down, not configured or not installed
@@ -89,6 +90,12 @@ class TooLarge(PgretrieveError):
     """The request's body is larger than this server takes."""
 
     code = "too_large"
+
+
+class TooManyRequests(PgretrieveError):
+    """The key has sent more requests than it may; the same one passes a little later."""
+
+    code = "rate_limited"
 
 
 class ExtractionFailed(PgretrieveError):

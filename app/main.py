@@ -46,9 +46,11 @@ from app.api import (
     uploads,
     vector_indexes,
 )
+from app.api import audit as api_audit
 from app.api import keys as api_keys
 from app.api.auth import Keyring, check_scopes, require_key
 from app.api.problems import HANDLERS
+from app.api.rate_limits import RateLimits
 from app.api.replicas import Replicas
 from app.api.request_log import RequestLog, answered
 from app.api.traces import traced
@@ -122,6 +124,7 @@ def create_app(
             inference.router,
             lookups.router,
             api_keys.router,
+            api_audit.router,
             buckets.router,
             objects.router,
             uploads.router,
@@ -148,7 +151,9 @@ def create_app(
         logging_config=None,
         plugins=[AnyJson()],
         request_max_body_size=settings.max_body_bytes,
-        state=State({"keyring": keyring}),
+        state=State(
+            {"keyring": keyring, "rate_limits": RateLimits(settings), "audit_addresses": settings.audit_addresses}
+        ),
         openapi_config=openapi.config(),
     )
     return check_scopes(app)

@@ -28,6 +28,11 @@ reads = Counter(
     "behind a change of the catalog, or failed.",
     ["outcome"],
 )
+refused = Counter(
+    "pgretrieve_rate_limited_requests",
+    "Requests that were refused since their key had used up its limit, by the scope of the route.",
+    ["scope"],
+)
 slow_statements = Counter(
     "pgretrieve_slow_statements", "Statements of retrievers that took longer than PGRETRIEVE_SLOW_STATEMENT_MS."
 )

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.settings_files import Files
@@ -12,6 +12,13 @@ class Operation(BaseSettings):
     """What `app.settings.Settings` has beside its own."""
 
     model_config = SettingsConfigDict(env_prefix="PGRETRIEVE_", frozen=True, extra="ignore", populate_by_name=True)
+
+    @field_validator("audit_retention_days")
+    @classmethod
+    def _a_month_or_for_ever(cls, days: int) -> int:
+        if 0 < days < 30:
+            raise ValueError("the database keeps audit events for 30 days at least; 0 keeps them for ever")
+        return days
 
     @classmethod
     def settings_customise_sources(
@@ -54,6 +61,16 @@ class Operation(BaseSettings):
     health_timeout_s: float = Field(2.0, gt=0, description="How long `/health/ready` waits for the database.")
     health_worker: bool = Field(
         False, description="Whether `/health/ready` also asks that some worker has shown a sign of life for a minute."
+    )
+    audit_retention_days: int = Field(
+        365, ge=0, description="How many days audit events are kept, 30 or more; 0 keeps them for ever."
+    )
+    audit_addresses: bool = Field(True, description="Whether audit events have the address that the request came from.")
+    rate_limit_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Requests that each key may send in a minute, but for keys with a limit of their own and the root "
+        "key ([keys](keys.md)). Each process counts by itself. 0: as many as it likes.",
     )
     key_cache_s: float = Field(
         5.0,

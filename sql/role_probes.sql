@@ -31,6 +31,26 @@ UPDATE pgretrieve.promotions SET promoted_by = promoted_by;
 -- api must not: delete what was promoted --
 DELETE FROM pgretrieve.promotions;
 
+-- api must: note who changed what --
+INSERT INTO pgretrieve.audit_events (actor_type, actor_id, action, resource_type, resource_id, changes)
+VALUES ('command', 'probe', 'probe_probed', 'probe', 'probe', '{}');
+
+-- api must not: rewrite who changed what --
+UPDATE pgretrieve.audit_events SET actor_id = actor_id;
+
+-- api must not: remove who changed what --
+DELETE FROM pgretrieve.audit_events;
+
+-- api must not: remove all of it, with the setting that lets the retention do so --
+SET LOCAL pgretrieve.forgetting_audit_events = 'on';
+DELETE FROM pgretrieve.audit_events;
+
+-- api must not: empty the list of who changed what --
+TRUNCATE pgretrieve.audit_events;
+
+-- api must not: take off what keeps it --
+DROP TRIGGER keep ON pgretrieve.audit_events;
+
 -- api must not: say that the schema is another one --
 UPDATE pgretrieve.alembic_version SET version_num = version_num;
 
@@ -51,6 +71,12 @@ UPDATE pgretrieve_queue.procrastinate_jobs SET priority = priority;
 
 -- worker must: end work --
 DELETE FROM pgretrieve.work WHERE namespace_id = 'pgretrieve_probe';
+
+-- worker must: forget who changed what, where it is old --
+SELECT pgretrieve.forget_audit_events('365 days', 1);
+
+-- worker must not: remove who changed what --
+DELETE FROM pgretrieve.audit_events;
 
 -- worker must not: read keys --
 SELECT FROM pgretrieve.api_keys;
@@ -115,8 +141,17 @@ SELECT pgretrieve.forget_sources('{}', '{}');
 -- analyst must not: start a job --
 SELECT pgretrieve.defer_work('pgretrieve_probe');
 
+-- analyst must not: read who changed what --
+SELECT FROM pgretrieve.audit_events;
+
+-- analyst must not: forget who changed what --
+SELECT pgretrieve.forget_audit_events('365 days', 1);
+
 -- migrator must: change a table of the catalogue --
 ALTER TABLE pgretrieve.promotions ADD COLUMN probe text;
+
+-- migrator must not: rewrite who changed what, though the table is its own --
+UPDATE pgretrieve.audit_events SET actor_id = actor_id;
 
 -- migrator must: change the documents of a namespace --
 ALTER TABLE pgretrieve_probe.documents ADD COLUMN probe text;

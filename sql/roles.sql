@@ -62,7 +62,7 @@ END $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgretrieve TO pgretrieve_api, pgretrieve_worker;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA pgretrieve TO pgretrieve_api, pgretrieve_worker;
 REVOKE INSERT, UPDATE, DELETE ON pgretrieve.alembic_version FROM pgretrieve_api, pgretrieve_worker;
-REVOKE UPDATE, DELETE ON pgretrieve.promotions, pgretrieve.vector_changes FROM pgretrieve_api, pgretrieve_worker;
+REVOKE UPDATE, DELETE ON pgretrieve.promotions, pgretrieve.vector_changes, pgretrieve.audit_events FROM pgretrieve_api, pgretrieve_worker;
 REVOKE ALL ON pgretrieve.api_keys FROM pgretrieve_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgretrieve_queue TO pgretrieve_api, pgretrieve_worker;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA pgretrieve_queue TO pgretrieve_api, pgretrieve_worker;

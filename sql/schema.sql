@@ -64,6 +64,26 @@ SELECT CASE
 
 COMMENT ON FUNCTION pgretrieve.embedding_state(service text, input text, task text) IS 'made, open, failed, or null where nobody has asked for it.';
 
+CREATE FUNCTION pgretrieve.forget_audit_events(older_than interval, at_most integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog'
+    SET "pgretrieve.forgetting_audit_events" TO 'on'
+    AS $$
+DECLARE
+    forgotten bigint;
+BEGIN
+    IF now() - older_than > now() - interval '30 days' THEN
+        RAISE EXCEPTION 'Audit events are kept for 30 days at least.' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    DELETE FROM pgretrieve.audit_events WHERE audit_id IN (
+        SELECT audit_id FROM pgretrieve.audit_events WHERE happened_at < now() - older_than
+        ORDER BY happened_at LIMIT at_most);
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN forgotten;
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.forget_audit_events(older_than interval, at_most integer) IS 'Removes the oldest audit events, at most so many; answers how many.';
+
 CREATE FUNCTION pgretrieve.forget_sources(source_ids text[], holders text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -564,6 +584,19 @@ BEGIN
 END $_$;
 
 COMMENT ON FUNCTION pgretrieve.input_words(given text, required boolean, most integer) IS 'A lexical query taken apart: words, "phrases" in quotation marks, prefixes (word*).';
+
+CREATE FUNCTION pgretrieve.keep_audit_events() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('pgretrieve.forgetting_audit_events', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'Audit events are not changed or removed.'
+        USING ERRCODE = 'insufficient_privilege', HINT = 'pgretrieve.forget_audit_events removes those that are old enough.';
+END $$;
+
+COMMENT ON FUNCTION pgretrieve.keep_audit_events() IS 'Refuses what would change or remove audit events.';
 
 CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
     LANGUAGE plpgsql
@@ -1933,8 +1966,10 @@ CREATE TABLE pgretrieve.api_keys (
     last_used_at timestamp with time zone,
     previous_hash bytea,
     previous_until timestamp with time zone,
+    rate_limit_override integer,
     CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
-    CONSTRAINT api_keys_previous_hash_check CHECK ((octet_length(previous_hash) = 32))
+    CONSTRAINT api_keys_previous_hash_check CHECK ((octet_length(previous_hash) = 32)),
+    CONSTRAINT api_keys_rate_limit_override_check CHECK ((rate_limit_override > 0))
 );
 
 COMMENT ON TABLE pgretrieve.api_keys IS 'API keys, as hashes: a key itself is nowhere.';
@@ -1962,6 +1997,67 @@ COMMENT ON COLUMN pgretrieve.api_keys.last_used_at IS 'When it was last used, to
 COMMENT ON COLUMN pgretrieve.api_keys.previous_hash IS 'SHA-256 of the key before it was last rotated.';
 
 COMMENT ON COLUMN pgretrieve.api_keys.previous_until IS 'Until when that works, too.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.rate_limit_override IS 'Requests that it may send in a minute; null is what the settings say.';
+
+CREATE TABLE pgretrieve.audit_events (
+    audit_id bigint NOT NULL,
+    happened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor_type text NOT NULL,
+    actor_id text NOT NULL,
+    actor_name text,
+    action text NOT NULL,
+    resource_type text NOT NULL,
+    resource_id text NOT NULL,
+    namespace_id text,
+    changes jsonb NOT NULL,
+    reason text,
+    request_id text,
+    operation_id text,
+    remote_address text,
+    CONSTRAINT audit_events_actor_type_check CHECK ((actor_type = ANY (ARRAY['api_key'::text, 'command'::text]))),
+    CONSTRAINT audit_events_changes_check CHECK ((jsonb_typeof(changes) = 'object'::text)),
+    CONSTRAINT audit_events_reason_check CHECK ((length(reason) <= 500))
+);
+
+COMMENT ON TABLE pgretrieve.audit_events IS 'Who changed the configuration, when and why. Rows are added, and removed by forget_audit_events alone.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.audit_id IS 'In the order in which they were written, not committed.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.happened_at IS 'When it was written, shortly before the change was committed.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.actor_type IS 'api_key, or command: one of pgretrieve, on the database itself.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.actor_id IS 'The id of the key; of a command, the login of the database.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.actor_name IS 'The name that the key had then.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.action IS 'What was done, as namespace_created.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.resource_type IS 'The kind of what was changed, as namespace.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.resource_id IS 'Its id, or its name where it has none.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.namespace_id IS 'The namespace that it lies in; null: it concerns the whole server.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.changes IS 'What is known of the change in short: names of fields, small values; no secret, no content.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.reason IS 'What the caller gave as X-Change-Reason.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.request_id IS 'The id of the request, as in the logs.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.operation_id IS 'The operation of the API, as in its OpenAPI document.';
+
+COMMENT ON COLUMN pgretrieve.audit_events.remote_address IS 'Where the request came from, if the settings keep that.';
+
+ALTER TABLE pgretrieve.audit_events ALTER COLUMN audit_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME pgretrieve.audit_events_audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE pgretrieve.awaited_work (
     work_id bigint NOT NULL,
@@ -2975,6 +3071,9 @@ ALTER TABLE ONLY pgretrieve.api_keys
 ALTER TABLE ONLY pgretrieve.api_keys
     ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
 
+ALTER TABLE ONLY pgretrieve.audit_events
+    ADD CONSTRAINT audit_events_pkey PRIMARY KEY (audit_id);
+
 ALTER TABLE ONLY pgretrieve.awaited_work
     ADD CONSTRAINT awaited_work_pkey PRIMARY KEY (work_id, task_id);
 
@@ -3122,6 +3221,14 @@ ALTER TABLE ONLY pgretrieve.work
 ALTER TABLE ONLY pgretrieve.work
     ADD CONSTRAINT work_pkey PRIMARY KEY (work_id);
 
+CREATE INDEX audit_events_actor ON pgretrieve.audit_events USING btree (actor_id, audit_id);
+
+CREATE INDEX audit_events_namespace ON pgretrieve.audit_events USING btree (namespace_id, audit_id);
+
+CREATE INDEX audit_events_resource ON pgretrieve.audit_events USING btree (resource_id, audit_id);
+
+CREATE INDEX audit_events_time ON pgretrieve.audit_events USING btree (happened_at);
+
 CREATE INDEX awaited_work_task ON pgretrieve.awaited_work USING btree (task_id);
 
 CREATE INDEX batches_bucket ON pgretrieve.batches USING btree (bucket_id, created_at DESC, batch_id DESC);
@@ -3197,6 +3304,8 @@ CREATE INDEX vector_changes_namespace ON pgretrieve.vector_changes USING btree (
 CREATE INDEX work_due ON pgretrieve.work USING btree (namespace_id, priority DESC, work_id) WHERE (failed_at IS NULL);
 
 CREATE INDEX work_task ON pgretrieve.work USING btree (task_id) WHERE (task_id IS NOT NULL);
+
+CREATE TRIGGER keep BEFORE DELETE OR UPDATE OR TRUNCATE ON pgretrieve.audit_events FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.keep_audit_events();
 
 CREATE TRIGGER objects_delete AFTER DELETE ON pgretrieve.objects REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION pgretrieve.objects_changed();
 

@@ -18,6 +18,8 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import HTTPRoute
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api import audit
+from app.api.rate_limits import RateLimits
 from app.db.engine import transaction
 from app.domain import access, keys
 from app.domain.access import SCOPES, Principal
@@ -96,7 +98,7 @@ class Keyring:
 
 
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard of every route under /v1: 401 without a key in force, 403 without the route's scope.
+    """Guard of every route under /v1: 401 without a key in force, 429 above its limit, 403 without the scope.
 
     The principal goes to `request.state`, and what it sees to the rest of this request.
     """
@@ -104,8 +106,11 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthorized(f"This needs an API key. {REMEDY}")
     principal = await connection.app.state.keyring.principal(key.strip())
+    limits: RateLimits = connection.app.state.rate_limits
+    limits.take(principal, handler.opt["scope"], connection.scope["state"])
     principal.require(handler.opt["scope"])
     access.enter(principal)
+    audit.note(connection, handler)
     connection.state.principal = principal
 
 

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import work
+from app.domain import audit, work
 from app.domain.namespaces import load_catalog
 from app.errors import InvalidRequest, Problem
 
@@ -108,6 +108,8 @@ async def redrive(
         catalog = await load_catalog(conn, namespace_id)
         targets = None if asked.targets is None else [work.target_of(catalog, name) for name in asked.targets]
         count = await work.redrive(conn, catalog.namespace_id, targets, asked.task_id)
+        about = {"count": count, "targets": asked.targets, "task_id": asked.task_id}
+        await audit.record(conn, "dead_work", "redriven", catalog.namespace_id, catalog.namespace_id, **about)
     return Redriven(namespace_id=catalog.namespace_id, redriven=count)
 
 

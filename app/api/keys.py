@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, Router, delete, get, post
+from litestar import Request, Response, Router, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 
 from app.api.paging import PAGED, PageQuery, Pagination, page_of, pagination
@@ -15,16 +15,19 @@ from app.domain.keys import Key, Wanted
 from app.errors import InvalidRequest, Problem
 
 CENTURY_S = 100 * 365 * 86_400
+PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class KeyInput(Input, frozen=True):
-    """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), and until when."""
+    """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), until when,
+    and how many requests it may send in a minute (by default what the server's settings say)."""
 
     name: str
     scopes: list[str]
     namespaces: list[str] | None = None
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=CENTURY_S)] | None = None
+    rate_limit_override: PerMinute | None = None
 
     def wanted(self, now: datetime) -> Wanted:
         expires_at = self.expires_at
@@ -33,7 +36,18 @@ class KeyInput(Input, frozen=True):
                 message = "Give expires_at or ttl_seconds, not both."
                 raise InvalidRequest([Problem(("body", "ttl_seconds"), "both_expiries", message)])
             expires_at = now + timedelta(seconds=self.ttl_seconds)
-        return Wanted(self.name, self.scopes, self.namespaces, expires_at)
+        return Wanted(self.name, self.scopes, self.namespaces, expires_at, self.rate_limit_override)
+
+
+class KeyPatch(Input, frozen=True):
+    """Another name, or another limit of requests in a minute; null is the limit of the server's settings."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    rate_limit_override: PerMinute | msgspec.UnsetType | None = msgspec.UNSET
+
+    def changes(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in given.items() if value is not msgspec.UNSET}
 
 
 class KeyShown(msgspec.Struct, kw_only=True):
@@ -51,6 +65,7 @@ class KeyShown(msgspec.Struct, kw_only=True):
     revoked_at: datetime | None
     last_used_at: datetime | None
     previous_until: datetime | None
+    rate_limit_override: int | None
 
 
 class KeyMade(KeyShown, kw_only=True):
@@ -108,6 +123,17 @@ async def get_key(key_id: FromPath[str], runtime: RuntimeDep) -> KeyShown:
         return KeyShown(**_fields(await keys.get(conn, key_id)))
 
 
+@patch("/{key_id:str}", scope="admin", dto=Json[KeyPatch], return_dto=None, operation_id="update_key")
+async def update_key(
+    key_id: FromPath[str], data: JSONBody[KeyPatch], request: Request[Any, Any, Any], runtime: RuntimeDep
+) -> KeyShown:
+    """Change a key's name or limit; what is not given stays. What it may do is changed by making another one."""
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        changed = await keys.change(conn, key_id, data.changes())
+    request.app.state.keyring.forget_all()
+    return KeyShown(**_fields(changed))
+
+
 @delete("/{key_id:str}", scope="admin", status_code=200, operation_id="revoke_key")
 async def revoke_key(key_id: FromPath[str], request: Request[Any, Any, Any], runtime: RuntimeDep) -> KeyShown:
     """Revoke a key: at once in this process, within `PGRETRIEVE_KEY_CACHE_S` in others. Keys that it made live on."""
@@ -143,4 +169,6 @@ async def rotate_key(
     return Response(made, headers={"Cache-Control": "no-store"}, status_code=200)
 
 
-router = Router("/keys", route_handlers=[create_key, list_keys, get_key, revoke_key, rotate_key], tags=["Keys"])
+router = Router(
+    "/keys", route_handlers=[create_key, list_keys, get_key, update_key, revoke_key, rotate_key], tags=["Keys"]
+)

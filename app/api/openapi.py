@@ -5,7 +5,7 @@ Tests check every answer against it. The page's script comes with a package of o
 
 import copy
 import html
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from http import HTTPStatus
 from importlib.util import find_spec
@@ -21,7 +21,8 @@ from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
 from app import __version__
-from app.api.auth import DOCS, OPEN
+from app.api.audit import AUDITED_SCOPES, LONGEST_REASON, REASON
+from app.api.auth import DOCS, OPEN, routes
 
 TITLE = "pgretrieve"
 DESCRIPTION = (
@@ -29,13 +30,13 @@ DESCRIPTION = (
     "every error has one envelope, whose `code` is stable."
 )
 # Their paths or bodies name a namespace, or they concern the whole server; all others take `X-Namespace`.
-WITHOUT_NAMESPACE = ("/v1/namespaces", "/v1/inference", "/v1/keys")
+WITHOUT_NAMESPACE = ("/v1/namespaces", "/v1/inference", "/v1/keys", "/v1/organizations")
 # They answer events where the request says `stream`.
 STREAMING = ("execute_retriever", "execute_adhoc_retriever")
 EVENTS = "text/event-stream"
 # They answer a text where the request accepts nothing else.
 TEXTS = ("get_retriever_sql", "get_retriever_sql_by_post")
-ERRORS = (400, 401, 403, 404, 409, 413, 422, 500, 503)
+ERRORS = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503)
 OPEN_ERRORS = (400, 500, 503)
 ERROR = "Error"
 PAGE = """<!DOCTYPE html>
@@ -98,11 +99,16 @@ def assets() -> Router:
 
 @cache
 def document(app: Litestar) -> bytes:
-    return msgspec.json.encode(completed(app.openapi_schema.to_schema()))
+    changing = {
+        handler.operation_id
+        for _path, method, handler in routes(app)
+        if method != "GET" and handler.opt["scope"] in AUDITED_SCOPES
+    }
+    return msgspec.json.encode(completed(app.openapi_schema.to_schema(), changing))
 
 
-def completed(derived: dict[str, Any]) -> dict[str, Any]:
-    """The document with what no handler says: errors, the key, the namespace's header."""
+def completed(derived: dict[str, Any], changing: Container[Any]) -> dict[str, Any]:
+    """The document with what no handler says: errors, the key, the namespace's header, and the reason for a change."""
     schema = copy.deepcopy(derived)
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {})[ERROR] = _error()
@@ -121,6 +127,8 @@ def completed(derived: dict[str, Any]) -> dict[str, Any]:
         parameters = operation.setdefault("parameters", [])
         if ours and not path.startswith(WITHOUT_NAMESPACE):
             parameters += _namespace()
+        if operation["operationId"] in changing:
+            parameters.append(_reason())
         for parameter in parameters:  # the framework spells out defaults
             for name in ("deprecated", "allowEmptyValue", "allowReserved"):
                 if parameter.get(name) is False:
@@ -164,6 +172,12 @@ def _namespace() -> list[dict[str, Any]]:
             "description": "The same, in the query.",
         },
     ]
+
+
+def _reason() -> dict[str, Any]:
+    text = {"type": "string", "maxLength": LONGEST_REASON}
+    about = "Why this is done, for the audit log."
+    return {"name": REASON, "in": "header", "required": False, "schema": text, "description": about}
 
 
 def _error() -> dict[str, Any]:

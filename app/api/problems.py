@@ -21,6 +21,7 @@ from app.errors import (
     PgretrieveError,
     Problem,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
 )
@@ -36,6 +37,7 @@ STATUS: dict[type[PgretrieveError], tuple[int, str]] = {
     NotFound: (404, "NotFoundError"),
     Conflict: (409, "ConflictError"),
     TooLarge: (413, "PayloadTooLargeError"),
+    TooManyRequests: (429, "TooManyRequestsError"),
     ExtractionFailed: (422, "ValidationError"),
     NotOffered: (501, "NotImplementedError"),
     Unavailable: (503, "ServiceUnavailableError"),

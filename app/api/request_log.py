@@ -12,6 +12,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import rate_limits
 from app.telemetry import origin, request_id
 
 HEADER = "X-Request-Id"
@@ -57,7 +58,9 @@ class RequestLog:
 
 
 async def answered(message: Message, scope: Scope) -> None:
-    """Adds the id to an answer as it begins."""
+    """Adds the id, and what is left of the key's limit, to an answer as it begins."""
     if message["type"] == "http.response.start":
         identifier = scope.get("state", {}).get(STATE) or secrets.token_hex(8)
-        MutableScopeHeaders.from_message(message)[HEADER] = identifier
+        headers = MutableScopeHeaders.from_message(message)
+        headers[HEADER] = identifier
+        headers.update(scope.get("state", {}).get(rate_limits.STATE, {}))

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from app.api.wire import Input, Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import functions, requested, retrievers
+from app.domain import audit, functions, requested, retrievers
 from app.domain.functions import Deployed, Function
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.errors import InvalidRequest, Problem
@@ -95,6 +95,8 @@ async def unpublish(retriever_id: FromPath[str], request: AnyRequest, runtime: R
         found = await retrievers.find(conn, catalog.namespace_id, retriever_id)
         function = await functions.find(conn, found.retriever_id, retriever_id)
         await functions.unpublish(conn, catalog.namespace_id, found.retriever_id)
+        about = {"retriever_id": found.retriever_id}
+        await audit.record(conn, "sql_function", "dropped", function.function_name, catalog.namespace_id, **about)
     message = f"The function {function.function_name!r} is dropped."
     return {"success": True, "message": message, "retriever_id": found.retriever_id}
 

@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, has_namespace, namespace_of
 from app.db.engine import transaction
-from app.domain import tasks
+from app.domain import audit, tasks
 from app.domain.namespaces import load_catalog
 from app.domain.tasks import Task, Wanted
 from app.errors import InvalidRequest, Problem, Problems
@@ -250,8 +250,9 @@ async def cancel_task(task_id: FromPath[str], runtime: RuntimeDep) -> Cancelled:
     A second time it answers the same; 409 where the task has ended otherwise.
     """
     async with transaction(runtime.engine, runtime.settings) as conn:
-        if (await tasks.find(conn, task_id)).status != "CANCELED":
+        if (found := await tasks.find(conn, task_id)).status != "CANCELED":
             await tasks.cancel(conn, task_id)
+            await audit.record(conn, "task", "canceled", task_id, found.namespace_id, kind=found.kind)
     return Cancelled(message=f"The task {task_id!r} is cancelled.")
 
 

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.commands.options import data_dir_option, settings_of
 from app.db.engine import create_engine, transaction
+from app.domain import audit, restoring
 from app.domain import backup as saving
-from app.domain import restoring
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ def restore(file: Path, name: str | None, data_dir: Path | None) -> None:
         async with transaction(engine, settings) as conn:
             return await restoring.restore(conn, file, name, advance)
 
+    audit.enter(audit.Circumstances(operation_id=click.get_current_context().command_path))
     with _bar(f"Restoring {name or known.namespace_id}", size) as advance:
         made = _on_database(settings, act)
     click.echo(f"{made.namespace_id} ({made.mode}) is back, with {made.documents:,} documents.")

@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import service
 from app.commands.options import data_dir_option, json_option, print_json, print_table, settings_of
 from app.db.engine import create_engine, transaction
+from app.domain import audit
 from app.domain import keys as domain
 from app.domain.access import EVERYTHING, SCOPES
+from app.domain.audit import Circumstances
 from app.domain.keys import Key, Wanted
 from app.settings import Settings
 
@@ -52,6 +54,9 @@ def keys() -> None:
 )
 @click.option("--namespace", "namespaces", multiple=True, help="Id or name of one that it sees; without: all of them.")
 @click.option("--expires", type=End(), help="When it ends: 30d, 12h, 45m, 2w, or a date. Without: never.")
+@click.option(
+    "--rate-limit", type=click.IntRange(1, 1_000_000), help="Requests in a minute. Without: what the settings say."
+)
 @json_option
 @data_dir_option
 def create(
@@ -59,11 +64,12 @@ def create(
     scopes: tuple[str, ...],
     namespaces: tuple[str, ...],
     expires: datetime | None,
+    rate_limit: int | None,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
     """Make a key and print it, this once."""
-    wanted = Wanted(name, scopes, namespaces or None, expires)
+    wanted = Wanted(name, scopes, namespaces or None, expires, rate_limit)
     domain.check(wanted, datetime.now(UTC))
     key, made, absent = _on_database(settings_of(data_dir=data_dir), lambda conn: domain.create(conn, wanted, MADE_BY))
     for missing in absent:
@@ -142,6 +148,8 @@ def _shown(key: Key) -> dict[str, Any]:
 
 def _on_database(settings: Settings, act: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     """Run it in a transaction of its own on the database of these settings."""
+
+    audit.enter(Circumstances(operation_id=click.get_current_context().command_path))
 
     async def run(url: str) -> T:
         engine = create_engine(url, settings, application_name="pgretrieve-keys")

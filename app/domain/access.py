@@ -24,12 +24,15 @@ WHOLE_SERVER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a request comes from: the key's id (never the key), what it may do, and where: None is everywhere."""
+    """Who a request comes from: the key's id (never the key), what it may do, where (None is everywhere), and
+    how many requests a minute it has (None is what the settings say)."""
 
     key_id: str
     scopes: frozenset[str]
     namespaces: frozenset[str] | None = None
     expires_at: datetime | None = None
+    rate_limit: int | None = None
+    name: str = ""
 
     def may(self, scope: str) -> bool:
         if scope == WHOLE_SERVER and self.namespaces is not None:
@@ -52,6 +55,11 @@ _principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
 def enter(principal: Principal) -> None:
     """From here to its end this task (a request has its own) acts for the principal."""
     _principal.set(principal)
+
+
+def principal() -> Principal | None:
+    """Who asks; None for what no request began."""
+    return _principal.get()
 
 
 def actor() -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import sources, tasks, vector_changes
+from app.domain import audit, sources, tasks, vector_changes
 from app.domain.forecasting import Forecast
 from app.domain.namespaces import Backfill, NewVector, lock_catalog
 from app.errors import Conflict, NotFound, Problems
@@ -98,6 +98,8 @@ async def request(
         await conn.execute(statement("set_source_field"), field)
     task_id = await start(conn, before.namespace_id, place, wanted.rate_per_minute, forecast)
     asked = {"index": place.config.name, "task_id": task_id, **asdict(wanted)}
+    about = {"task_id": task_id, "source_field": place.field, "rate_per_minute": wanted.rate_per_minute}
+    await audit.record(conn, "backfill", "started", place.config.name, before.namespace_id, **about)
     # Last, for triggers may have to be made, which shuts out writers until the transaction ends.
     await vector_changes.finish(conn, before, KIND, changed_by, asked)
     return task_id

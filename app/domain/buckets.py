@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
+from app.domain import audit
 from app.domain.bucket_schemas import POLICIES, BucketSchema, check_schema, check_unique_fields
 from app.domain.documents import holds_nul
 from app.domain.listing import Listed
@@ -109,7 +110,9 @@ async def create(
         await conn.execute(statement("insert_bucket"), binds)
     except IntegrityError as error:
         raise _refused(error, name) from error
-    return await find(conn, namespace_id, str(binds["bucket_id"]))
+    bucket_id = str(binds["bucket_id"])
+    await audit.record(conn, "bucket", "created", bucket_id, namespace_id, bucket_name=name, fields=sorted(properties))
+    return await find(conn, namespace_id, bucket_id)
 
 
 def _refused(error: IntegrityError, name: str) -> Exception:
@@ -197,6 +200,7 @@ async def change(
         await conn.execute(statement("change_bucket"), {"bucket_id": held.bucket_id, "changes": as_json(given)})
     except IntegrityError as error:
         raise _refused(error, str(changes.get("bucket_name"))) from error
+    await audit.record(conn, "bucket", "updated", held.bucket_id, namespace_id, changed=sorted(changes), force=breaking)
     return await find(conn, namespace_id, held.bucket_id)
 
 
@@ -234,6 +238,8 @@ async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> B
         raise Conflict(message, code="in_use", collections=names)
     found = await find(conn, namespace_id, held.bucket_id)
     await conn.execute(statement("delete_bucket"), {"bucket_id": found.bucket_id})
+    about = {"bucket_name": found.bucket_name, "objects": found.object_count}
+    await audit.record(conn, "bucket", "deleted", found.bucket_id, namespace_id, **about)
     return found
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import access, lexical, namespaces, payload_indexes
+from app.domain import access, audit, lexical, namespaces, payload_indexes
 from app.domain.index_repair import defer_build
 from app.errors import InvalidRequest, Problem, Problems
 from app.retrieval.catalog import Catalog
@@ -72,6 +72,8 @@ async def clone(conn: AsyncConnection, settings: Settings, identifier: str, want
     copied_catalog = await namespaces.load_catalog(conn, namespace_id)
     await payload_indexes.create(conn, copied_catalog, copied_catalog.payload_indexes)
     await lexical.declare(conn, namespace_id, source.lexical_fields)
+    about = {"source": source.namespace_id, "documents": copied[0], "retrievers": len(retrievers)}
+    await audit.record(conn, "namespace", "cloned", namespace_id, namespace_id, **about)
     return Cloned(source.namespace_id, namespace_id, copied[0], copied[1], retrievers)
 
 

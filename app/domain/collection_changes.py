@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import access, buckets, collection_indexes, functions, processing
+from app.domain import access, audit, buckets, collection_indexes, functions, processing
 from app.domain.collection_configs import FeatureExtractor, Fields, Filled, Recipe, choose_indexes, read_recipe
 from app.domain.collections import Collection, find
 from app.domain.documents import DIRECT_UPSERT, holds_nul
@@ -103,6 +103,8 @@ async def create(
         await processing.ask_for(conn, catalog.namespace_id, made.collection_id)
     made_for, actor = wanted.feature_extractor.name, access.actor() or "worker"
     await collection_indexes.prepare(conn, catalog, filled, made_for, request, actor)
+    about = {"collection_name": wanted.name, "feature_extractor": made_for}
+    await audit.record(conn, "collection", "created", collection_id, catalog.namespace_id, **about)
     return await find(conn, catalog.namespace_id, collection_id)
 
 
@@ -231,6 +233,8 @@ async def change(conn: AsyncConnection, catalog: Catalog, identifier: str, chang
         await processing.ask_for(conn, catalog.namespace_id, changed.collection_id)
     if not changed.enabled:
         await conn.execute(statement("forget_extractions_of"), binds | {"namespace_id": catalog.namespace_id})
+    about = {"changed": sorted(changes), "enabled": changed.enabled, "auto": changed.auto}
+    await audit.record(conn, "collection", "updated", found.collection_id, catalog.namespace_id, **about)
     return await find(conn, catalog.namespace_id, found.collection_id)
 
 
@@ -269,4 +273,6 @@ async def delete(conn: AsyncConnection, identifier: str, collection: str, limits
     if force:
         actor = access.actor() or "worker"
         dropped = await collection_indexes.drop_unused(conn, catalog, own, limits, request, actor)
+    about = {"collection_name": found.collection_name, "documents": gone.rowcount, "dropped_indexes": dropped}
+    await audit.record(conn, "collection", "deleted", found.collection_id, catalog.namespace_id, **about)
     return Deleted(found, gone.rowcount, dropped)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import model_migrations, tasks, vector_changes
+from app.domain import audit, model_migrations, tasks, vector_changes
 from app.domain.index_repair import defer_build
 from app.domain.model_migrations import Migration, State, checks
 from app.domain.namespaces import load_catalog, lock_catalog
@@ -34,6 +34,8 @@ async def cut_over(
     await _swap(conn, migration)
     request = {"migration_id": migration_id, "force": force}
     await vector_changes.finish(conn, before, "cut_over", changed_by, request)
+    about = {"index": migration.index, "force": force}
+    await audit.record(conn, "model_migration", "cut_over", migration_id, before.namespace_id, **about)
     return await model_migrations.find(conn, before.namespace_id, migration_id)
 
 
@@ -43,6 +45,7 @@ async def roll_back(conn: AsyncConnection, identifier: str, migration_id: str, c
     await _move(conn, migration, ("cut_over",), "rolled_back")
     await _swap(conn, migration)
     await vector_changes.finish(conn, before, "roll_back", changed_by, {"migration_id": migration_id})
+    await audit.record(conn, "model_migration", "rolled_back", migration_id, before.namespace_id, index=migration.index)
     return await model_migrations.find(conn, before.namespace_id, migration_id)
 
 
@@ -94,6 +97,9 @@ async def _drop_shadow(
     await conn.execute(statement("delete_vector_config"), binds)
     await conn.execute(statement("forget_queries"), binds)
     await vector_changes.finish(conn, before, operation, changed_by, {"migration_id": migration.migration_id})
+    done = "finished" if operation == "finish_migration" else "canceled"
+    about = {"index": migration.index}
+    await audit.record(conn, "model_migration", done, migration.migration_id, before.namespace_id, **about)
     found = await model_migrations.find(conn, before.namespace_id, migration.migration_id)
     # Last, for its lock shuts out readers, too, until the transaction ends.
     await vector_changes.drop_column(conn, before, config)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
 from app.db.statements import as_json, statement
+from app.domain import audit
 from app.domain.runtime import Runtime
 from app.domain.services import refresh, refresh_for
 from app.errors import NotFound, PgretrieveError
@@ -87,6 +88,8 @@ async def probe(runtime: Runtime, name: str, *, anew: bool = False) -> Probe:
             else:
                 least = min_cosine(before, now)
                 found |= {"verdict": "same" if least >= 1 - EPSILON else "changed", "min_cosine": least}
+            if anew:
+                await audit.record(conn, "inference_service", "accepted", name)
         noted = Probe(*(await conn.execute(statement("insert_probe"), {**about, **found})).one())
     if noted.warning:
         log.warning("%s", noted.warning)

@@ -14,7 +14,7 @@ from app.db import ddl
 from app.db.engine import raw
 from app.db.identifiers import free_name
 from app.db.statements import as_json, statement
-from app.domain import access
+from app.domain import access, audit
 from app.domain.definitions import check_definition, within
 from app.domain.function_text import RESERVED, Writer
 from app.domain.namespaces import load_catalog
@@ -69,7 +69,10 @@ async def publish(
     binds |= {"limits": as_json(asdict(deployed)), "created_by": access.actor()}
     await conn.execute(statement("put_function"), binds)
     await follow(conn, catalog.namespace_id, retriever_id)
-    return await find(conn, retriever_id, retriever_id)
+    made = await find(conn, retriever_id, retriever_id)
+    about = {"retriever_id": retriever_id}
+    await audit.record(conn, "sql_function", "published", made.function_name, catalog.namespace_id, **about)
+    return made
 
 
 async def find(conn: AsyncConnection, retriever_id: str, identifier: str) -> Function:

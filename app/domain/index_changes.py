@@ -7,6 +7,7 @@ from typing import Any, get_args
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
+from app.domain import audit
 from app.domain.index_repair import DEFINITION, defer_rebuild, open_builds
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.errors import Conflict, NotFound, Problems
@@ -79,6 +80,9 @@ async def change(
         )
         raise Conflict(message, code="index_building", task_id=task_id)
     started = await defer_rebuild(conn, catalog, config, changes)
+    await audit.record(
+        conn, "vector_index", "updated", name, catalog.namespace_id, task_id=started, changed=sorted(changes), **changes
+    )
     return Change(catalog.namespace_id, started, wanted, _warnings(config, wanted))
 
 

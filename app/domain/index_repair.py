@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import functions, lexical, payload_builds, payload_indexes, tasks
+from app.domain import audit, functions, lexical, payload_builds, payload_indexes, tasks
 from app.domain.namespaces import lock_catalog
 from app.jobs import queue
 from app.retrieval.catalog import Catalog, VectorConfig
@@ -61,6 +61,8 @@ async def ensure(conn: AsyncConnection, identifier: str, *, rebuild: bool) -> En
     await functions.follow(conn, catalog.namespace_id)
     texts = {"ensured": found.ensured, "rebuilt": found.rebuilt, "building": found.building}[done]
     texts += [text.name for text in catalog.lexical_fields]
+    about = {"force_rebuild": rebuild, "rebuilt": found.rebuilt}
+    await audit.record(conn, "namespace", "indexes_ensured", catalog.namespace_id, catalog.namespace_id, **about)
     return found
 
 

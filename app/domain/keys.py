@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
+from app.domain import audit
 from app.domain.access import EVERYTHING, SCOPES, WHOLE_SERVER, Principal
 from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem, Problems, Unauthorized
 
 ROOT = "root"
 LONGEST_NAME = 200
+CHANGEABLE = ("name", "rate_limit_override")
 LONGEST_GRACE = timedelta(days=30)
 
 
@@ -33,6 +35,7 @@ class Key:
     revoked_at: datetime | None
     last_used_at: datetime | None
     previous_until: datetime | None
+    rate_limit_override: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Wanted:
     scopes: Sequence[str]
     namespaces: Sequence[str] | None = None
     expires_at: datetime | None = None
+    rate_limit_override: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,16 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         )
         raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
-    return Found(Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at), row.seconds_left)
+    principal = Principal(
+        row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.rate_limit_override, row.name
+    )
+    return Found(principal, row.seconds_left)
 
 
 def check(wanted: Wanted, now: datetime) -> None:
     """Find everything that is wrong with a key that is to be made."""
     problems = Problems()
-    if not 1 <= len(wanted.name) <= LONGEST_NAME or "\0" in wanted.name:
-        problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
+    _check_name(wanted.name, problems)
     if not wanted.scopes:
         problems.add(("body", "scopes"), "no_scopes", f"Give at least one scope: {', '.join(SCOPES)}.")
     for n, scope in enumerate(wanted.scopes):
@@ -104,6 +110,11 @@ def check(wanted: Wanted, now: datetime) -> None:
     if wanted.expires_at is not None and wanted.expires_at <= now:
         problems.add(("body", "expires_at"), "bad_expiry", "A key must end in the future.")
     problems.refuse()
+
+
+def _check_name(name: str, problems: Problems) -> None:
+    if not 1 <= len(name) <= LONGEST_NAME or "\0" in name:
+        problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
 
 
 def bounded(wanted: Wanted, maker: Principal) -> Wanted:
@@ -127,7 +138,10 @@ async def create(conn: AsyncConnection, wanted: Wanted, created_by: str) -> tupl
     row: dict[str, Any] = {"key_id": f"key_{secrets.token_hex(12)}", "key_hash": hash_key(key), "name": wanted.name}
     row |= {"scopes": sorted(set(wanted.scopes)), "namespaces": namespaces}
     row |= {"expires_at": wanted.expires_at, "created_by": created_by}
+    row |= {"rate_limit_override": wanted.rate_limit_override}
     await conn.execute(statement("insert_key"), row)
+    about = {name: row[name] for name in ("name", "scopes", "namespaces", "expires_at", "rate_limit_override")}
+    await audit.record(conn, "api_key", "created", row["key_id"], **about)
     return key, await get(conn, row["key_id"]), absent
 
 
@@ -155,6 +169,21 @@ async def list_page(conn: AsyncConnection, *, after: str | None, limit: int) -> 
     return [Key(**row._mapping) for row in rows], total
 
 
+async def change(conn: AsyncConnection, key_id: str, changes: Mapping[str, Any]) -> Key:
+    """Give a key another name or another limit; what it may do stays as it was made."""
+    if key_id == ROOT:
+        message = "The root key has no other name, and no limit."
+        raise Conflict(message, code="root_key")
+    if "name" in changes:
+        problems = Problems()
+        _check_name(changes["name"], problems)
+        problems.refuse()
+    binds = {"key_id": key_id, "changed": list(changes), **dict.fromkeys(CHANGEABLE), **changes}
+    if (await conn.execute(statement("change_key"), binds)).rowcount:
+        await audit.record(conn, "api_key", "updated", key_id, changed=sorted(changes), **changes)
+    return await get(conn, key_id)
+
+
 async def revoke(conn: AsyncConnection, key_id: str) -> Key:
     """End a key; one that has ended already stays as it is."""
     if key_id == ROOT:
@@ -163,7 +192,8 @@ async def revoke(conn: AsyncConnection, key_id: str) -> Key:
             "or without its file root.key: a new one is made."
         )
         raise Conflict(message, code="root_key")
-    await conn.execute(statement("revoke_key"), {"key_id": key_id})
+    if (await conn.execute(statement("revoke_key"), {"key_id": key_id})).rowcount:
+        await audit.record(conn, "api_key", "revoked", key_id)
     return await get(conn, key_id)
 
 
@@ -188,6 +218,7 @@ async def rotate(
     binds = {"key_id": key_id, "key_hash": hash_key(key), "grace": grace}
     if (await conn.execute(statement("rotate_key"), binds)).one_or_none() is None:
         raise Conflict(f"The key {key_id!r} has ended; make another one.", code="key_ended")
+    await audit.record(conn, "api_key", "rotated", key_id, grace_seconds=int(grace.total_seconds()))
     return key, await get(conn, key_id)
 
 
@@ -197,6 +228,7 @@ async def note_uses(conn: AsyncConnection, uses: Mapping[str, datetime]) -> None
 
 
 async def set_root(conn: AsyncConnection, key: str) -> None:
-    """Make this the root key; the one before it ends."""
+    """Make this the root key; the one before it ends. One that is it already stays, without a word."""
     values = {"key_id": ROOT, "key_hash": hash_key(key), "name": "root key", "scopes": [EVERYTHING]}
-    await conn.execute(statement("put_key"), values)
+    if (await conn.execute(statement("put_key"), values)).rowcount:
+        await audit.record(conn, "api_key", "rotated", ROOT)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import connection, raw
 from app.db.statements import as_json, statement
-from app.domain import access
+from app.domain import access, audit
 from app.domain.function_text import template
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem, Problems, Unavailable
@@ -79,7 +79,9 @@ async def try_out(runtime: Runtime, wanted: Lookup) -> None:
 async def put(conn: AsyncConnection, wanted: Lookup) -> Lookup:
     binds = {name: getattr(wanted, name) for name in ("name", "query", "timeout_ms", "row_limit", "description")}
     binds |= {"parameters": as_json(wanted.parameters), "created_by": access.actor()}
-    return _from_row((await conn.execute(statement("put_lookup"), binds)).mappings().one())
+    stored = _from_row((await conn.execute(statement("put_lookup"), binds)).mappings().one())
+    await audit.record(conn, "lookup", "stored", wanted.name, parameters=wanted.parameters)
+    return stored
 
 
 async def find_all(conn: AsyncConnection) -> list[Lookup]:
@@ -97,6 +99,7 @@ async def find(conn: AsyncConnection, name: str) -> Lookup:
 async def delete(conn: AsyncConnection, name: str) -> None:
     await find(conn, name)
     await conn.execute(statement("delete_lookup"), {"name": name})
+    await audit.record(conn, "lookup", "deleted", name)
 
 
 async def run(

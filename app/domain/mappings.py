@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import sources, vector_changes
+from app.domain import audit, sources, vector_changes
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.promotion import check_service
 from app.domain.proof import Proof, prove
@@ -108,6 +108,8 @@ async def put(
     await conn.execute(statement("put_mapping"), {**binds, **mapping, "source_field": wanted.source_field})
     await conn.execute(statement("release_work" if wanted.source_field else "forget_work"), binds)
     request = {**asdict(wanted), "verdict": checked.proof.verdict if checked.proof else None}
+    about = {"inference_service": wanted.inference_service, "source_field": wanted.source_field, "before": present}
+    await audit.record(conn, "vector_mapping", "updated", wanted.index, before.namespace_id, **about)
     return await vector_changes.finish(conn, before, "map", changed_by, request)
 
 
@@ -160,4 +162,6 @@ async def take_back(
     binds = {"namespace_id": before.namespace_id, "name": name, "target": config.column}
     await conn.execute(statement("delete_mapping"), binds)
     await conn.execute(statement("forget_work"), binds)
+    about = {"before": before.inference_map[name], "force": force}
+    await audit.record(conn, "vector_mapping", "deleted", name, before.namespace_id, **about)
     return await vector_changes.finish(conn, before, "unmap", changed_by, {"name": name, "force": force})

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import sources, tasks, vector_changes
+from app.domain import audit, sources, tasks, vector_changes
 from app.domain.namespaces import NewVector, as_config, insert_configs, insert_mappings, lock_catalog
 from app.domain.services import held
 from app.domain.vector_indexes import require_managed
@@ -144,6 +144,8 @@ async def start(
     await defer(conn, migration_id)
     request = {**asdict(wanted), "migration_id": migration_id, "judgements": len(wanted.judgements)}
     await vector_changes.finish(conn, before, "start_migration", created_by, request)
+    changes = {"index": wanted.index, "to_service": wanted.to_service, "source_field": field}
+    await audit.record(conn, "model_migration", "started", migration_id, before.namespace_id, **changes)
     # Last, for its lock shuts out readers, too, until the transaction ends.
     await ddl.add_vector_columns(conn, before.schema, [made])
     return await find(conn, before.namespace_id, migration_id)

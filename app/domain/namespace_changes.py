@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import functions, payload_indexes
+from app.domain import audit, functions, payload_indexes
 from app.domain.namespaces import check_name, insert_identifiers, lock_catalog, taken
 from app.domain.payload_indexes import PayloadIndex
 from app.errors import Problems
@@ -53,7 +54,19 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
     }
     await conn.execute(statement("change_namespace"), binds)
     await functions.follow(conn, namespace_id)
+    await audit.record(conn, "namespace", "updated", namespace_id, namespace_id, **_in_short(changes))
     return namespace_id
+
+
+def _in_short(changes: Changes) -> dict[str, Any]:
+    """What was given; of a description, only that it was."""
+    indexes = None if changes.payload_indexes is None else [index.field_name for index in changes.payload_indexes]
+    return {
+        "namespace_name": changes.namespace_name,
+        "description": None if changes.description is UNSET else "changed",
+        "payload_indexes": indexes,
+        "auto_create_indexes": changes.auto_create_indexes,
+    }
 
 
 async def _rename(conn: AsyncConnection, namespace_id: str, name: str) -> None:

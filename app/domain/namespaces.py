@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import ddl, namespace_migrations
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, free_name, names
 from app.db.statements import as_json, statement
-from app.domain import access, sources
+from app.domain import access, audit, sources
 from app.domain.payload_indexes import PayloadIndex, check_declared, put_declared
 from app.errors import Conflict, NotFound, Problems
 from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, Source, VectorConfig
@@ -191,6 +191,8 @@ async def create(
     if created.sources:
         await watch_sources(conn, created)
     await put_declared(conn, created, payload_indexes)
+    about = {"namespace_name": created.namespace_name, "vector_indexes": list(created.by_name)}
+    await audit.record(conn, "namespace", "created", namespace_id, namespace_id, mode=mode, **about)
     return await load_catalog(conn, namespace_id)
 
 
@@ -299,4 +301,6 @@ async def delete(conn: AsyncConnection, identifier: str) -> str:
     catalog = await lock_catalog(conn, identifier, exclusive=True)
     await ddl.drop_namespace(conn, catalog.schema)
     await conn.execute(statement("delete_namespace"), {"namespace_id": catalog.namespace_id})
+    about = {"namespace_name": catalog.namespace_name, "mode": catalog.mode}
+    await audit.record(conn, "namespace", "deleted", catalog.namespace_id, catalog.namespace_id, **about)
     return catalog.namespace_id

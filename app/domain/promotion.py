@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import as_json, statement
-from app.domain import backfill, functions, sources
+from app.domain import audit, backfill, functions, sources
 from app.domain.backfill import check_filled
 from app.domain.forecasting import Forecast
 from app.domain.index_repair import defer_build
@@ -175,9 +175,11 @@ async def promote(
     await backfill.start_new(conn, namespace_id, wanted.add_vectors, decision.new_configs, forecasts)
     await conn.execute(statement("set_mode"), {"namespace_id": namespace_id, "mode": "managed"})
     after = await load_catalog(conn, namespace_id)
-    audit = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
-    audit |= {"before": as_json(state_of(before)), "after": as_json(state_of(after))}
-    await conn.execute(statement("insert_promotion"), audit)
+    row = {"namespace_id": namespace_id, "promoted_by": promoted_by, "request": as_json(asdict(wanted))}
+    row |= {"before": as_json(state_of(before)), "after": as_json(state_of(after))}
+    await conn.execute(statement("insert_promotion"), row)
+    about = {"vector_inference_map": decision.inference_map(), "added": [c.name for c in decision.new_configs]}
+    await audit.record(conn, "namespace", "promoted", namespace_id, namespace_id, **about)
     await functions.follow(conn, namespace_id)
     for config in decision.new_configs:
         if config.index_state == "building":

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import ddl
 from app.db.engine import raw
 from app.db.statements import statement
-from app.domain import access, lexical, namespaces, payload_indexes
+from app.domain import access, audit, lexical, namespaces, payload_indexes
 from app.domain.backup import CHUNK, FORMAT, MANIFEST, ROWS, Manifest, Progress, copy_statement, tables
 from app.domain.index_repair import defer_build
 from app.errors import InvalidRequest, Problem, Problems
@@ -95,6 +95,8 @@ async def _restore(
     await payload_indexes.create(conn, catalog, catalog.payload_indexes)
     await lexical.declare(conn, name, manifest.lexical_fields)
     services = sorted(set(catalog.inference_map.values()))
+    about = {"saved_as": manifest.namespace_id, "mode": catalog.mode, "documents": counts[0]}
+    await audit.record(conn, "namespace", "restored", name, name, **about)
     return Restored(name, catalog.mode, counts[0], building, services)
 
 

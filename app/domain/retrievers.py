@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import as_json, statement
-from app.domain import access, functions
+from app.domain import access, audit, functions
 from app.domain.definitions import DEFINITION, check_definition, within
 from app.domain.namespaces import lock_catalog
 from app.domain.runtime import MAX_TIME_MS, Prepared
@@ -62,7 +62,15 @@ async def put(
         raise Conflict(f"A retriever {name!r} exists already in this namespace.", code="already_exists")
     stored = from_row(row)
     await functions.follow(conn, stored.namespace_id, stored.retriever_id)
+    await _record(conn, "created" if stored.version == 1 else "updated", stored)
     return stored
+
+
+async def _record(conn: AsyncConnection, done: str, retriever: Retriever) -> None:
+    """Of the definition only what its stages are: texts, headers and bodies for other hosts may stand in it."""
+    stages = [stage["config"]["stage_id"] for stage in retriever.definition["stages"]]
+    about = {"retriever_name": retriever.retriever_name, "version": retriever.version, "stages": stages}
+    await audit.record(conn, "retriever", done, retriever.retriever_id, retriever.namespace_id, **about)
 
 
 async def change(
@@ -90,6 +98,7 @@ async def change(
         raise Conflict(f"The retriever {identifier!r} was changed by another request; read it again.", code="changed")
     changed = from_row(row)
     await functions.follow(conn, changed.namespace_id, changed.retriever_id)
+    await _record(conn, "updated", changed)
     return changed
 
 
@@ -128,6 +137,8 @@ async def delete(conn: AsyncConnection, namespace_id: str, identifier: str) -> s
     found = await find(conn, namespace_id, identifier)
     await functions.unpublish(conn, namespace_id, found.retriever_id)
     await conn.execute(statement("delete_retriever"), {"retriever_id": found.retriever_id})
+    about = {"retriever_name": found.retriever_name}
+    await audit.record(conn, "retriever", "deleted", found.retriever_id, namespace_id, **about)
     return found.retriever_id
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
 from app.db.statements import as_json, statement
+from app.domain import audit
 from app.domain.runtime import Runtime
 from app.errors import Conflict, NotFound, Problems
 from app.inference import providers
@@ -91,6 +92,12 @@ async def create(
     if row is None:
         message = f"An inference service {definition.name!r} exists already; delete it first, or choose another name."
         raise Conflict(message, code="already_exists")
+    about: dict[str, Any] = {
+        "provider": definition.provider,
+        "model": definition.model,
+        "dimension": definition.dimension,
+    }
+    await audit.record(conn, "inference_service", "created", definition.name, **about)
     return stored(row)
 
 
@@ -106,6 +113,7 @@ async def delete(conn: AsyncConnection, inference: Inference, name: str) -> None
         message = f"{name!r} embeds for the namespaces {', '.join(map(repr, found[:10]))}{more}; delete them first."
         raise Conflict(message, code="in_use", namespaces=found)
     await conn.execute(statement("delete_service"), {"name": name})
+    await audit.record(conn, "inference_service", "deleted", name)
 
 
 async def held(

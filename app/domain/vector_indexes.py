@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import ddl
 from app.db.statements import statement
-from app.domain import vector_changes
+from app.domain import audit, vector_changes
 from app.domain.index_repair import defer_build
 from app.domain.namespaces import (
     NewVector,
@@ -54,6 +54,8 @@ async def add(
     if configs[0].index_state == "building":
         await defer_build(conn, before.namespace_id, vector.name)
     after = await vector_changes.finish(conn, before, "add_vector", changed_by, asdict(vector))
+    about = {"kind": vector.kind, "dimension": vector.dimension, "inference_service": vector.inference_service}
+    await audit.record(conn, "vector_index", "created", vector.name, before.namespace_id, **about)
     # Last, for its lock shuts out readers, too, until the transaction ends.
     await ddl.add_vector_columns(conn, before.schema, configs)
     return after
@@ -71,6 +73,7 @@ async def drop(
         await vector_changes.refuse_broken(conn, before, replace(before, vector_configs=configs), name, limits)
     await conn.execute(statement("delete_vector_config"), {"namespace_id": before.namespace_id, "name": name})
     after = await vector_changes.finish(conn, before, "drop_vector", changed_by, {"name": name, "force": force})
+    await audit.record(conn, "vector_index", "deleted", name, before.namespace_id, force=force)
     await vector_changes.drop_column(conn, before, config)
     return after
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from app.db.engine import transaction
 from app.db.statements import statement
 from app.domain import (
+    audit,
     blobs,
     drift,
     filling_up,
@@ -49,7 +50,7 @@ def register(app: procrastinate.App, url: str, runtime: Runtime) -> None:
     _register_vector_indexes(app, url, runtime)
     _register_migrations(app, runtime)
     _register_indexes(app, url, runtime.settings)
-    _register_upkeep(app, url, runtime.settings)
+    _register_upkeep(app, url, runtime)
     _register_blobs(app, url, runtime)
 
 
@@ -151,7 +152,14 @@ def _register_blobs(app: procrastinate.App, url: str, runtime: Runtime) -> None:
         log.info("swept %d uploads, %d blobs and %d files that nobody knew", swept.uploads, swept.blobs, swept.strays)
 
 
-def _register_upkeep(app: procrastinate.App, url: str, settings: Settings) -> None:
+def _register_upkeep(app: procrastinate.App, url: str, runtime: Runtime) -> None:
+    settings = runtime.settings
+
+    @app.periodic(cron="23 * * * *")
+    @app.task(name="forget_audit_events", queueing_lock="forget_audit_events", lock="forget_audit_events")
+    async def forget(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when
+        log.info("removed %d audit events that were too old", await audit.forget_old(runtime))
+
     @app.periodic(cron="* * * * *")
     @app.task(name="analyze_documents", queueing_lock="analyze_documents", lock="analyze_documents")
     async def analyze(timestamp: int) -> None:  # noqa: ARG001 - procrastinate says when

@@ -39,7 +39,7 @@ def test_every_operation_says_all_that_callers_need(document: dict[str, Any]) ->
         assert (answers.get("200") or answers["202"])["content"], path
         if path.startswith("/v1/"):
             assert operation["security"] == [{"key": []}]
-            errors = {"400", "401", "403", "404", "409", "413", "422", "500", "503"}
+            errors = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
             assert errors <= set(operation["responses"]), path
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
@@ -48,8 +48,23 @@ def test_namespaces_are_said_where_they_are_needed(document: dict[str, Any]) -> 
     for path, _method, operation in described(document):
         header = [p for p in operation["parameters"] if (p["in"], p["name"]) == ("header", "X-Namespace")]
         query = [p for p in operation["parameters"] if (p["in"], p["name"]) == ("query", "namespace")]
-        needed = path.startswith("/v1/") and path.split("/")[2] not in ("namespaces", "inference", "keys")
+        needed = path.startswith("/v1/") and path.split("/")[2] not in (
+            "namespaces",
+            "inference",
+            "keys",
+            "organizations",
+        )
         assert len(header) == len(query) == (1 if needed else 0), path
+
+
+def test_changes_of_the_configuration_take_a_reason(document: dict[str, Any]) -> None:
+    taking = {
+        f"{method} {path}"
+        for path, method, operation in described(document)
+        if any((p["in"], p["name"]) == ("header", "X-Change-Reason") for p in operation["parameters"])
+    }
+    assert {"post /v1/keys", "delete /v1/namespaces/{namespace_id}", "put /v1/lookups/{name}"} <= taking
+    assert taking.isdisjoint({"get /v1/keys", "post /v1/namespaces/{namespace_id}/documents/upsert"})
 
 
 def test_bodies_are_described(document: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from app.settings import Settings
 from tests.db.test_commands import keep_logging, run
 from tests.http import ROOT_KEY, Api, document, feature_search, search, stage
 
+LOGS = "/organizations/audit/logs"
+
 __all__ = ["keep_logging"]  # a fixture
 
 MULTI = {"name": "m", "dimension": 2, "metric": "cosine", "kind": "multi"}
@@ -125,6 +127,9 @@ def test_a_namespace_comes_back_beside_itself_and_elsewhere(
         beside = command("restore", str(file), "--as", "shop2", url=url)
         assert beside.exit_code == 0, beside.output
         assert "shop2 (managed) is back, with 5 documents" in beside.stdout
+        (event,) = api("GET", f"{LOGS}?namespace_id=shop2")["results"]
+        assert (event["action"], event["operation_id"]) == ("namespace_restored", "pgretrieve restore")
+        assert event["changes"] == {"saved_as": "shop", "mode": "managed", "documents": 5}
         assert stored(url, "shop2") == bits
         copy = Api(http, "shop2")
         assert answers(copy) == before, "while its indexes are being built"
@@ -182,3 +187,4 @@ def test_what_is_wrong_is_said_and_nothing_is_left(saved: tuple[str, Path], tmp_
     with psycopg.connect(url) as conn:
         assert conn.execute("SELECT namespace_id FROM pgretrieve.namespaces").fetchall() == [("small",)]
         assert conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'x'").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM pgretrieve.audit_events WHERE resource_id = 'x'").fetchone() == (0,)
