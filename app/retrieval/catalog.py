@@ -17,6 +17,8 @@ Mode = Literal["standalone", "managed"]
 IndexMethod = Literal["hnsw_vector", "hnsw_halfvec", "hnsw_binary", "exact"]
 IndexState = Literal["building", "ready", "failed"]
 Kind = Literal["dense", "sparse", "multi"]
+# The revision of a namespace's schema from which on its documents have access lists.
+ACCESS_LISTS = 1
 # How the names of the tables that hold multi-vectors begin.
 SIDE = "documents_"
 
@@ -127,6 +129,10 @@ class Catalog:
         """The payload indexes that are ready, by their fields."""
         return {index.field: index for index in self.payload_indexes if index.state == "ready"}
 
+    @property
+    def has_access_lists(self) -> bool:
+        return self.schema_revision >= ACCESS_LISTS
+
     @cached_property
     def documents(self) -> sa.FromClause:
         """The documents as statements read them."""
@@ -144,6 +150,8 @@ class Catalog:
             sa.column("updated_at", sa.TIMESTAMP(timezone=True)),
             sa.column("provenance", JSONB),
         ]
+        if self.has_access_lists:
+            columns += [sa.column("acl", JSONB), sa.column("readers", sa.ARRAY(sa.Text))]
         for config in self.every_config:
             if config.kind != "multi":
                 columns.append(sa.column(config.column, vector_type(config)))
