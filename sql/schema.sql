@@ -1018,24 +1018,31 @@ CREATE FUNCTION pgretrieve.protect_rows(schema name) RETURNS void
     AS $_$
 DECLARE
     unprotected name;
+    is_policed boolean;
     condition text;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(format('%I.documents', schema))
             AND attname = 'readers' AND NOT attisdropped) THEN
         RETURN;
     END IF;
-    FOR unprotected IN
-        SELECT relname FROM pg_class
-        WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p') AND NOT relrowsecurity
+    FOR unprotected, is_policed IN
+        SELECT relname, relrowsecurity FROM pg_class c
+        WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p')
             AND (relname IN ('documents', 'lexical_documents') OR starts_with(relname, 'documents_'))
+            AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'readers')
             AND pg_has_role(relowner, 'USAGE')
     LOOP
         condition := CASE unprotected
             WHEN 'documents' THEN 'readers IS NULL OR readers && (SELECT pgretrieve.session_roles())'
             ELSE format('EXISTS (SELECT FROM %I.documents d WHERE d.document_id = ', schema) || quote_ident(unprotected)
                 || '.document_id)' END;
-        EXECUTE format('CREATE POLICY readers ON %1$I.%2$I USING (%3$s) WITH CHECK (true)', schema, unprotected, condition);
-        EXECUTE format('ALTER TABLE %1$I.%2$I ENABLE ROW LEVEL SECURITY', schema, unprotected);
+        EXECUTE format('CREATE POLICY readers ON %1$I.%2$I AS RESTRICTIVE USING (%3$s) WITH CHECK (true)',
+            schema, unprotected, condition);
+        -- Without one that permits, nothing would be. Where there are others already, it is theirs to say.
+        IF NOT is_policed THEN
+            EXECUTE format('CREATE POLICY everybody ON %1$I.%2$I USING (true) WITH CHECK (true)', schema, unprotected);
+            EXECUTE format('ALTER TABLE %1$I.%2$I ENABLE ROW LEVEL SECURITY', schema, unprotected);
+        END IF;
     END LOOP;
 END $_$;
 

@@ -45,11 +45,14 @@ DO $$
 DECLARE
     found record;
 BEGIN
-    FOR found IN SELECT p.schemaname, p.tablename FROM pg_policies p
-        JOIN pgretrieve.namespaces n ON n.schema_name = p.schemaname WHERE p.policyname = 'readers' ORDER BY 1, 2
+    FOR found IN SELECT p.schemaname, p.tablename, p.policyname FROM pg_policies p
+        JOIN pgretrieve.namespaces n ON n.schema_name = p.schemaname
+        WHERE p.policyname IN ('readers', 'everybody') ORDER BY 1, 2, 3
     LOOP
-        EXECUTE format('DROP POLICY readers ON %I.%I', found.schemaname, found.tablename);
-        EXECUTE format('ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY', found.schemaname, found.tablename);
+        EXECUTE format('DROP POLICY %3$I ON %1$I.%2$I', found.schemaname, found.tablename, found.policyname);
+        IF found.policyname = 'everybody' THEN
+            EXECUTE format('ALTER TABLE %1$I.%2$I DISABLE ROW LEVEL SECURITY', found.schemaname, found.tablename);
+        END IF;
     END LOOP;
     FOR found IN SELECT schema_name FROM pgretrieve.namespaces WHERE schema_revision >= 1 LOOP
         EXECUTE format('ALTER TABLE %I.documents DROP COLUMN acl, DROP COLUMN readers', found.schema_name);

@@ -29,7 +29,7 @@ def patch(api: Api, document_id: str, **change: Any) -> Any:
 def readers(conninfo: str, namespace: str) -> dict[str, list[str] | None]:
     query = sql.SQL("SELECT document_id, readers FROM {}").format(sql.Identifier(namespace, "documents"))
     with psycopg.connect(conninfo) as conn:
-        found = dict(conn.execute(query).fetchall())
+        found: dict[str, list[str] | None] = dict(conn.execute(query).fetchall())
     return {name: None if names is None else sorted(names) for name, names in found.items()}
 
 
@@ -132,7 +132,8 @@ def test_a_namespace_of_before_has_none_until_it_is_migrated(shop: Api, conninfo
     shop.upsert([document("a", {"v": [1, 0]})])
     with psycopg.connect(conninfo) as conn:
         table = sql.Identifier(shop.namespace, "documents")
-        conn.execute(sql.SQL("DROP POLICY readers ON {}").format(table))
+        for policy in ("readers", "everybody"):
+            conn.execute(sql.SQL("DROP POLICY {} ON {}").format(sql.Identifier(policy), table))
         conn.execute(sql.SQL("ALTER TABLE {} DROP COLUMN acl, DROP COLUMN readers").format(table))
         conn.execute(sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(table))
         conn.execute(
