@@ -18,13 +18,17 @@ CENTURY_S = 100 * 365 * 86_400
 
 
 class KeyInput(Input, frozen=True):
-    """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), and until when."""
+    """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), and until when.
+
+    With a `principal_id` it reads only documents whose access list names that principal, and those that are public.
+    """
 
     name: str
     scopes: list[str]
     namespaces: list[str] | None = None
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=CENTURY_S)] | None = None
+    principal_id: str | None = None
 
     def wanted(self, now: datetime) -> Wanted:
         expires_at = self.expires_at
@@ -33,7 +37,7 @@ class KeyInput(Input, frozen=True):
                 message = "Give expires_at or ttl_seconds, not both."
                 raise InvalidRequest([Problem(("body", "ttl_seconds"), "both_expiries", message)])
             expires_at = now + timedelta(seconds=self.ttl_seconds)
-        return Wanted(self.name, self.scopes, self.namespaces, expires_at)
+        return Wanted(self.name, self.scopes, self.namespaces, expires_at, self.principal_id)
 
 
 class KeyShown(msgspec.Struct, kw_only=True):
@@ -51,6 +55,7 @@ class KeyShown(msgspec.Struct, kw_only=True):
     revoked_at: datetime | None
     last_used_at: datetime | None
     previous_until: datetime | None
+    principal_id: str | None
 
 
 class KeyMade(KeyShown, kw_only=True):

@@ -45,7 +45,7 @@ def columns(catalog: Catalog, shown: Shown) -> list[sa.ColumnElement[Any]]:
         *(catalog.vector_text(documents, catalog.by_name[name]) for name in shown.vectors),
         *([_provenance(catalog, shown.vectors)] if shown.vectors else []),
         *([_present(catalog)] if shown.names else []),
-        sa.cast(columns.acl, sa.Text) if catalog.has_access_lists else sa.null(),
+        sa.cast(columns.acl, sa.Text) if catalog.has_access_lists and not catalog.restricted else sa.null(),
     ]
 
 
