@@ -21,7 +21,7 @@ async def as_anna(place: Place, which: str) -> tuple[list[str], Any]:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as admin:
         table = sql.Identifier(NAME, "documents")
         change = "UPDATE {} SET readers = CASE WHEN {} THEN '{{anna}}'::text[] ELSE '{{ben}}' END"
-        admin.execute(sql.SQL(change).format(table, sql.SQL(which)))  # type: ignore[arg-type]
+        admin.execute(sql.SQL(change).format(table, sql.SQL(which)))
         admin.execute(sql.SQL("ANALYZE {}").format(table))
 
     async def execute() -> tuple[list[str], Any]:
