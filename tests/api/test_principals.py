@@ -99,6 +99,16 @@ def test_every_way_to_documents_finds_what_the_principal_may_read(shop: Api, nam
     assert ids(run(shop, STAGES[name])) == sorted(LISTS)
 
 
+@pytest.mark.parametrize("name", ["dense", "sparse", "multi", "words"])
+def test_hidden_documents_take_no_places(shop: Api, name: str) -> None:
+    fields = [{"field_name": "title", "type": "text"}]
+    shop("PATCH", f"/namespaces/{shop.namespace}", {"payload_indexes": fields})
+    (stage_,) = STAGES[name]
+    (asked,) = stage_["config"]["parameters"]["searches"]
+    few = [feature_search({**asked, "top_k": 3}, final_top_k=3)]
+    assert ids(run(as_principal(shop, "anna"), few)) == SEEN
+
+
 def test_lists_counts_and_aggregates_are_of_what_is_theirs(shop: Api) -> None:
     anna, c = as_principal(shop, "anna"), "/collections/_direct_upsert/documents"
     listed = anna("POST", f"{c}/list", {"include_total": True})
