@@ -118,6 +118,15 @@ def test_no_setting_of_a_session_widens_it(db: RoleDatabase, shop: Api) -> None:
             conn.execute(query)
 
 
+def test_a_policy_keeps_nobody_from_the_vector_index(db: RoleDatabase, shop: Api) -> None:
+    query = sql.SQL("EXPLAIN SELECT document_id FROM {} ORDER BY v <=> '[1, 0]' LIMIT 3")
+    with psycopg.connect(db.as_("analyst")) as conn:
+        conn.execute("SET enable_seqscan = off")
+        plan = conn.execute(query.format(sql.Identifier(shop.namespace, "documents"))).fetchall()
+    assert "Index Scan using" in str(plan)
+    assert "session_roles" in str(plan) or "readers" in str(plan)
+
+
 def test_every_table_that_is_made_later_is_protected_too(db: RoleDatabase, shop: Api) -> None:
     name = f"{shop.namespace}_more"
     shop("POST", f"/namespaces/{shop.namespace}/clone", {"namespace_name": name})
