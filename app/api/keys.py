@@ -37,7 +37,7 @@ class KeyInput(Input, frozen=True):
                 message = "Give expires_at or ttl_seconds, not both."
                 raise InvalidRequest([Problem(("body", "ttl_seconds"), "both_expiries", message)])
             expires_at = now + timedelta(seconds=self.ttl_seconds)
-        return Wanted(self.name, self.scopes, self.namespaces, expires_at, self.principal_id)
+        return Wanted(self.name, self.scopes, self.namespaces, expires_at, principal_id=self.principal_id)
 
 
 class KeyShown(msgspec.Struct, kw_only=True):

@@ -65,7 +65,7 @@ def create(
     data_dir: Path | None,
 ) -> None:
     """Make a key and print it, this once."""
-    wanted = Wanted(name, scopes, namespaces or None, expires, principal)
+    wanted = Wanted(name, scopes, namespaces or None, expires, principal_id=principal)
     domain.check(wanted, datetime.now(UTC))
     key, made, absent = _on_database(settings_of(data_dir=data_dir), lambda conn: domain.create(conn, wanted, MADE_BY))
     for missing in absent:

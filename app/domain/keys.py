@@ -81,7 +81,7 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         )
         raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
-    principal = Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.principal_id)
+    principal = Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at, principal_id=row.principal_id)
     return Found(principal, row.seconds_left)
 
 
