@@ -3,11 +3,11 @@
 
 -- api must: create a namespace's schema and hand it over --
 CREATE SCHEMA pgretrieve_probe;
-CREATE TABLE pgretrieve_probe.documents (document_id text PRIMARY KEY, payload jsonb);
+CREATE TABLE pgretrieve_probe.documents (document_id text PRIMARY KEY, payload jsonb, acl jsonb, readers text[]);
 SELECT pgretrieve.hand_over('pgretrieve_probe');
 
 -- api must: write documents --
-INSERT INTO pgretrieve_probe.documents VALUES ('probe', '{}');
+INSERT INTO pgretrieve_probe.documents VALUES ('probe', '{}', NULL, NULL), ('hidden', '{}', '{}', '{somebody}');
 
 -- api must: enter a namespace into the catalogue --
 INSERT INTO pgretrieve.namespaces (namespace_id, namespace_name, schema_name, mode, dynamic_vector_indexes)
@@ -101,6 +101,15 @@ SELECT count(*) FROM pgretrieve.vector_provenance WHERE namespace_id = 'none';
 
 -- analyst must: read the documents of a namespace that has just been created --
 SELECT count(*) FROM pgretrieve_probe.documents;
+
+-- analyst must: find no document whose access list names none of their roles --
+DO $$ BEGIN ASSERT (SELECT array_agg(document_id) FROM pgretrieve_probe.documents) = '{probe}'; END $$;
+
+-- worker must: find documents whatever their access lists are --
+DO $$ BEGIN ASSERT (SELECT count(*) FROM pgretrieve_probe.documents) = 2; END $$;
+
+-- analyst must not: end row-level security --
+ALTER TABLE pgretrieve_probe.documents DISABLE ROW LEVEL SECURITY;
 
 -- analyst must not: read keys --
 SELECT FROM pgretrieve.api_keys;

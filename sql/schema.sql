@@ -2,6 +2,15 @@
 
 CREATE SCHEMA pgretrieve;
 
+CREATE FUNCTION pgretrieve.acl_readers(acl jsonb) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+SELECT ARRAY(SELECT DISTINCT name
+    FROM pg_catalog.jsonb_array_elements_text(coalesce(acl -> 'read', '[]') || coalesce(acl -> 'write', '[]')) AS listed (name)
+    UNION ALL SELECT '*' WHERE acl -> 'public' = 'true') $$;
+
+COMMENT ON FUNCTION pgretrieve.acl_readers(acl jsonb) IS 'Whom an access list lets read: those under read and write; * where it is public.';
+
 CREATE FUNCTION pgretrieve.analyze_documents(schema name) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -126,6 +135,8 @@ DECLARE
     analyst oid := to_regrole('pgretrieve_analyst');
     command text;
 BEGIN
+    -- Before anybody is let in.
+    PERFORM pgretrieve.protect_rows(schema);
     IF owner IS NOT NULL AND pg_has_role(owner, 'SET') THEN
         FOR command IN
             SELECT format('ALTER SCHEMA %I OWNER TO pgretrieve_owner', nspname) FROM pg_namespace
@@ -158,7 +169,7 @@ BEGIN
     END IF;
 END $$;
 
-COMMENT ON FUNCTION pgretrieve.hand_over(schema name) IS 'Gives what is new in a namespace''s schema to the roles of the database, where there are any: pgretrieve_owner owns it, pgretrieve_analyst reads it.';
+COMMENT ON FUNCTION pgretrieve.hand_over(schema name) IS 'Protects what is new in a namespace''s schema (pgretrieve.protect_rows) and gives it to the roles of the database, where there are any: pgretrieve_owner owns it, pgretrieve_analyst reads it.';
 
 CREATE FUNCTION pgretrieve.input_all_given(given jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1034,6 +1045,42 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.payload_text(payload jsonb, path jsonpath, which text) IS 'The string at a path of strings: the only one, or of several the least or the greatest; else NULL. Of one too long for an index the first 200 characters and a +: it compares with shorter strings as the whole.';
 
+CREATE FUNCTION pgretrieve.protect_rows(schema name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    unprotected name;
+    is_policed boolean;
+    condition text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(format('%I.documents', schema))
+            AND attname = 'readers' AND NOT attisdropped) THEN
+        RETURN;
+    END IF;
+    FOR unprotected, is_policed IN
+        SELECT relname, relrowsecurity FROM pg_class c
+        WHERE relnamespace = to_regnamespace(quote_ident(schema)) AND relkind IN ('r', 'p')
+            AND (relname IN ('documents', 'lexical_documents') OR starts_with(relname, 'documents_'))
+            AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'readers')
+            AND pg_has_role(relowner, 'USAGE')
+    LOOP
+        condition := CASE unprotected
+            WHEN 'documents' THEN 'readers IS NULL OR readers && (SELECT pgretrieve.session_roles())'
+            ELSE format('EXISTS (SELECT FROM %I.documents d WHERE d.document_id = ', schema) || quote_ident(unprotected)
+                || '.document_id)' END;
+        EXECUTE format('CREATE POLICY readers ON %1$I.%2$I AS RESTRICTIVE USING (%3$s) WITH CHECK (true)',
+            schema, unprotected, condition);
+        -- Without one that permits, nothing would be. Where there are others already, it is theirs to say.
+        IF NOT is_policed THEN
+            EXECUTE format('CREATE POLICY everybody ON %1$I.%2$I USING (true) WITH CHECK (true)', schema, unprotected);
+            EXECUTE format('ALTER TABLE %1$I.%2$I ENABLE ROW LEVEL SECURITY', schema, unprotected);
+        END IF;
+    END LOOP;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.protect_rows(schema name) IS 'Row-level security for the documents of a namespace, their multi-vectors and their words: whoever does not own them reads only those without an access list and those whose list names a role of his.';
+
 CREATE FUNCTION pgretrieve.queue_embedding(service text, input text, task text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pgretrieve_queue', 'pg_catalog', 'pg_temp'
@@ -1130,6 +1177,14 @@ BEGIN
 END $$;
 
 COMMENT ON PROCEDURE pgretrieve.request_embedding(IN service text, IN input text, IN task text, IN wait interval) IS 'Asks workers for the vector that pgretrieve.embed answers, and commits; waits for it, 10 minutes at most, where wait is above 0.';
+
+CREATE FUNCTION pgretrieve.session_roles() RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+SELECT ARRAY(SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'USAGE')
+    UNION ALL SELECT '*') $$;
+
+COMMENT ON FUNCTION pgretrieve.session_roles() IS 'Names of the roles whose rights the session''s user has, and *, which is everybody.';
 
 CREATE FUNCTION pgretrieve.source_hash(source text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1967,6 +2022,7 @@ CREATE TABLE pgretrieve.api_keys (
     previous_hash bytea,
     previous_until timestamp with time zone,
     rate_limit_override integer,
+    principal_id text,
     CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
     CONSTRAINT api_keys_previous_hash_check CHECK ((octet_length(previous_hash) = 32)),
     CONSTRAINT api_keys_rate_limit_override_check CHECK ((rate_limit_override > 0))
@@ -1999,6 +2055,8 @@ COMMENT ON COLUMN pgretrieve.api_keys.previous_hash IS 'SHA-256 of the key befor
 COMMENT ON COLUMN pgretrieve.api_keys.previous_until IS 'Until when that works, too.';
 
 COMMENT ON COLUMN pgretrieve.api_keys.rate_limit_override IS 'Requests that it may send in a minute; null is what the settings say.';
+
+COMMENT ON COLUMN pgretrieve.api_keys.principal_id IS 'Whose key it is: it reads only documents whose access list names this principal, or that are public; null reads all.';
 
 CREATE TABLE pgretrieve.audit_events (
     audit_id bigint NOT NULL,

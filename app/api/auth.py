@@ -24,10 +24,31 @@ from app.db.engine import transaction
 from app.domain import access, keys
 from app.domain.access import SCOPES, Principal
 from app.domain.runtime import Bounded, Runtime
-from app.errors import PgretrieveError, Unauthorized
+from app.errors import Forbidden, PgretrieveError, Unauthorized
 
 REMEDY = (
     "Send a key of this server as `Authorization: Bearer <key>`; `pgretrieve serve` names the file of its root key."
+)
+# All that a key with a principal may call. What is here reads documents by the catalog's `documents` alone.
+FOR_PRINCIPALS = frozenset(
+    {
+        "aggregate_documents",
+        "batch_get_documents",
+        "count_documents",
+        "distinct_values",
+        "execute_adhoc_retriever",
+        "execute_retriever",
+        "execute_retriever_batch",
+        "feature_search",
+        "get_collection_document",
+        "get_document",
+        "get_namespace_document",
+        "list_collection_documents",
+        "list_collection_documents_by_post",
+        "list_documents",
+        "list_documents_batch",
+        "search_documents",
+    }
 )
 OPEN = "open"  # what a route outside /v1 declares: it takes no key
 DOCS = "/docs"
@@ -109,9 +130,20 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     limits: RateLimits = connection.app.state.rate_limits
     limits.take(principal, handler.opt["scope"], connection.scope["state"])
     principal.require(handler.opt["scope"])
+    if principal.principal_id is not None and operation_of(handler) not in FOR_PRINCIPALS:
+        message = "A key with a principal_id only reads documents and executes retrievers; this needs another key."
+        raise Forbidden(message, code="not_for_principals")
     access.enter(principal)
     audit.note(connection, handler)
     connection.state.principal = principal
+
+
+def operation_of(handler: BaseRouteHandler) -> str | None:
+    return (
+        handler.operation_id
+        if isinstance(handler, HTTPRouteHandler) and isinstance(handler.operation_id, str)
+        else None
+    )
 
 
 def routes(app: Litestar) -> list[tuple[str, str, HTTPRouteHandler]]:

@@ -9,6 +9,7 @@ from litestar.datastructures import State
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
+from app.domain import acls
 from app.domain.documents import DIRECT_UPSERT, Document
 from app.domain.hits import SYSTEM_KEYS, Shown
 from app.errors import Problems
@@ -17,6 +18,20 @@ from app.retrieval.catalog import Catalog
 AnyRequest = Request[Any, Any, State]
 Fields = dict[str, msgspec.Raw]
 Filters = Any
+
+
+class AclInput(Input, frozen=True):
+    """Who may read a document: principals of keys and roles of the database, by their names; `public`: all of them.
+
+    Those under `write` read it, too; keys with a principal only read.
+    """
+
+    read: list[str] | None = None
+    write: list[str] | None = None
+    public: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        return {name: value for name in acls.FIELDS if (value := getattr(self, name)) is not None}
 
 
 class DocumentInput(Input, frozen=True):
@@ -29,7 +44,7 @@ class DocumentInput(Input, frozen=True):
     vectors: dict[str, Any]
     payload: Fields = {}
     metadata: Fields = {}
-    acl: NotOffered = None
+    acl: AclInput | None = None
     source_type: NotOffered = None
     root_object_id: NotOffered = None
     root_bucket_id: NotOffered = None
@@ -177,7 +192,6 @@ def check_field(field: str, at: tuple[str | int, ...], problems: Problems) -> No
 
 # Keys of a new document's body that are not fields of its payload.
 LINEAGE = (
-    "acl",
     "content_hash",
     "document_schema_version",
     "features",
@@ -208,12 +222,14 @@ def read_new(fields: Fields, collection: str, problems: Problems) -> Document:
     vectors = _part(rest, "vectors", dict[str, Any], {}, problems)
     metadata = _part(rest, "metadata", Fields, {}, problems)
     payload = _part(rest, "payload", Fields, {}, problems)
+    acl: AclInput | None = _part(rest, "acl", AclInput, None, problems)
     for name in sorted(SYSTEM_KEYS & rest.keys()):
         problems.add(("body", name), "not_changeable", f"`{name}` is the system's and cannot be set.")
     for name in sorted(payload.keys() & rest.keys()):
         problems.add(("body", name), "conflicting_fields", f"`{name}` is given at the root and under `payload`.")
     encode = msgspec.json.encode
-    return Document(document_id, vectors, encode(rest | payload), encode(metadata))
+    listed = None if acl is None else acl.given()
+    return Document(document_id, vectors, encode(rest | payload), encode(metadata), listed)
 
 
 def _part(fields: Fields, name: str, type_: Any, default: Any, problems: Problems) -> Any:

@@ -22,7 +22,7 @@ from app.api.document_models import (
 from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
 from app.api.writing import writing
 from app.db.engine import transaction
-from app.domain import document_changes, documents, idempotency, pending
+from app.domain import acls, document_changes, documents, idempotency, pending
 from app.domain.documents import Document
 from app.domain.namespaces import load_catalog, lock_catalog
 from app.domain.pending import Pending
@@ -104,7 +104,12 @@ def _documents(data: UpsertInput, runtime: Runtime, refused: list[Problem]) -> l
         message = f"One upsert takes at most {most} documents, not {len(data.documents)}; send several."
         raise InvalidRequest([*refused, Problem(("body", "documents"), "too_many_documents", message)])
     encode = msgspec.json.encode
-    return [Document(d.document_id, d.vectors, encode(d.payload), encode(d.metadata)) for d in data.documents]
+    return [
+        Document(
+            d.document_id, d.vectors, encode(d.payload), encode(d.metadata), None if d.acl is None else d.acl.given()
+        )
+        for d in data.documents
+    ]
 
 
 @post(
@@ -233,7 +238,29 @@ async def patch_collection_document(
     runtime: RuntimeDep,
 ) -> dict[str, Any]:
     """Set fields of a document of a collection; those that are not given stay."""
+    # The router takes all that comes behind `documents/` for an id, since ids may hold slashes.
+    if document_id.endswith("/acl"):
+        return await _change_acl(runtime, namespace_of(request), document_id.removesuffix("/acl"), collection, data)
     return await _change(runtime, namespace_of(request), document_id, collection, data)
+
+
+@patch(
+    "/collections/{collection:str}/documents/{document_id:str}/acl",
+    dto=Json[Fields],
+    return_dto=None,
+    scope="write",
+    operation_id="update_document_acl",
+)
+async def update_document_acl(
+    collection: FromPath[str],
+    document_id: FromPath[str],
+    data: JSONBody[Fields],
+    request: AnyRequest,
+    runtime: RuntimeDep,
+) -> dict[str, Any]:
+    """Set fields of a document's access list: `read` and `write`, names of principals, each list in place of the one
+    before; and `public`. Those that are not given stay."""
+    return await _change_acl(runtime, namespace_of(request), document_id, collection, data)
 
 
 @put(
@@ -252,6 +279,17 @@ async def put_collection_document(
 ) -> dict[str, Any]:
     """The same as PATCH: fields that are not given stay. An upsert replaces a document whole."""
     return await _change(runtime, namespace_of(request), document_id, collection, data)
+
+
+async def _change_acl(runtime: Runtime, namespace: str, path: str, collection: str, fields: Fields) -> dict[str, Any]:
+    document_id, problems = _path_id(path), Problems()
+    given = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+    change = acls.check(given, ("body",), problems)
+    problems.refuse()
+    async with transaction(runtime.engine, runtime.settings) as conn:
+        catalog = await lock_catalog(conn, namespace, exclusive=False)
+        await acls.change(conn, catalog, document_id, collection, change or {})
+        return await documents.get(conn, catalog, document_id, collection=collection)
 
 
 async def _change(
@@ -320,6 +358,7 @@ router = Router(
         get_collection_document,
         patch_document,
         patch_collection_document,
+        update_document_acl,
         put_document,
         put_collection_document,
         delete_document,

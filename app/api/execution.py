@@ -15,13 +15,13 @@ from app.api.execution_page import Paged
 from app.api.streaming import streamed
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
 from app.db.replica import reading
-from app.domain import adhoc, analyzing, execution, explaining
+from app.domain import access, adhoc, analyzing, execution, explaining
 from app.domain.execution import Execution, Outcome
 from app.domain.planning import Observer, Wishes, ignore
 from app.domain.runtime import Runtime
 from app.domain.sdk_stages import is_sdk_shape, sdk_pipeline
 from app.domain.windows import Window
-from app.errors import InvalidRequest, Problem, Problems
+from app.errors import Forbidden, InvalidRequest, Problem, Problems
 from app.retrieval.inputs import MAX_INPUT_NESTING, is_deeper
 from app.telemetry import Timings
 
@@ -176,6 +176,10 @@ async def _answered(
             outcome = await run(replace(wanted, observe=observe), timings)
         return answer(outcome, wanted, timings, shown.warnings, explain=shown.explain, execution_id=execution_id)
 
+    if shown.explain and access.restriction() is not None:
+        raise Forbidden(
+            "A key with a principal_id is told no statement: leave `explain` out.", code="not_for_principals"
+        )
     if shown.stream:
         return await streamed(execute, runtime.settings.request_timeout_s, **headers)
     return response(await execute(), timings, results=shown.results, **headers)

@@ -20,7 +20,10 @@ PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 class KeyInput(Input, frozen=True):
     """A key: what it may do (`scopes`), where (`namespaces`: ids or names; all by default), until when,
-    and how many requests it may send in a minute (by default what the server's settings say)."""
+    and how many requests it may send in a minute (by default what the server's settings say).
+
+    With a `principal_id` it reads only documents whose access list names that principal, and those that are public.
+    """
 
     name: str
     scopes: list[str]
@@ -28,6 +31,7 @@ class KeyInput(Input, frozen=True):
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=CENTURY_S)] | None = None
     rate_limit_override: PerMinute | None = None
+    principal_id: str | None = None
 
     def wanted(self, now: datetime) -> Wanted:
         expires_at = self.expires_at
@@ -36,7 +40,7 @@ class KeyInput(Input, frozen=True):
                 message = "Give expires_at or ttl_seconds, not both."
                 raise InvalidRequest([Problem(("body", "ttl_seconds"), "both_expiries", message)])
             expires_at = now + timedelta(seconds=self.ttl_seconds)
-        return Wanted(self.name, self.scopes, self.namespaces, expires_at, self.rate_limit_override)
+        return Wanted(self.name, self.scopes, self.namespaces, expires_at, self.rate_limit_override, self.principal_id)
 
 
 class KeyPatch(Input, frozen=True):
@@ -66,6 +70,7 @@ class KeyShown(msgspec.Struct, kw_only=True):
     last_used_at: datetime | None
     previous_until: datetime | None
     rate_limit_override: int | None
+    principal_id: str | None
 
 
 class KeyMade(KeyShown, kw_only=True):

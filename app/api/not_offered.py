@@ -42,7 +42,6 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("imports into collections", UPSERT, "collections/import/* collections/*/import"),
     ("the menu of features", EXTRACTORS, "collections/features"),
     ("feature extractors of one's own", EXTRACTORS, "extractors/**"),
-    ("access lists of documents", "Keys can be limited to namespaces.", "collections/*/documents/**/acl"),
     ("lineage of documents", "", "collections/*/documents/**/ancestors collections/*/documents/**/descendants"),
     ("lineage of documents", "", "collections/*/documents/**/lineage"),
     ("diagnostics of documents", "", "collections/*/documents/**/diagnostics"),

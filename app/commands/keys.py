@@ -53,6 +53,7 @@ def keys() -> None:
     "--scope", "scopes", multiple=True, required=True, type=click.Choice([*SCOPES, EVERYTHING]), help="What it may do."
 )
 @click.option("--namespace", "namespaces", multiple=True, help="Id or name of one that it sees; without: all of them.")
+@click.option("--principal", help="Whose key it is: it reads only documents whose access list lets that principal.")
 @click.option("--expires", type=End(), help="When it ends: 30d, 12h, 45m, 2w, or a date. Without: never.")
 @click.option(
     "--rate-limit", type=click.IntRange(1, 1_000_000), help="Requests in a minute. Without: what the settings say."
@@ -63,13 +64,14 @@ def create(
     name: str,
     scopes: tuple[str, ...],
     namespaces: tuple[str, ...],
+    principal: str | None,
     expires: datetime | None,
     rate_limit: int | None,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
     """Make a key and print it, this once."""
-    wanted = Wanted(name, scopes, namespaces or None, expires, rate_limit)
+    wanted = Wanted(name, scopes, namespaces or None, expires, rate_limit, principal)
     domain.check(wanted, datetime.now(UTC))
     key, made, absent = _on_database(settings_of(data_dir=data_dir), lambda conn: domain.create(conn, wanted, MADE_BY))
     for missing in absent:

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex, DropSchema
 
@@ -20,6 +20,9 @@ PROVENANCE = (
     "Who made each vector, by its column: {service, model, revision, input (SHA-256), at}. "
     "A vector that is not here is its caller's."
 )
+# As migrations/namespaces/0001_access_lists.sql has them.
+ACL = "Its access list: {read, write, public}. Null: it has none."
+READERS = "Whom the access list lets read (pgretrieve.acl_readers); * is everybody."
 
 
 def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
@@ -35,9 +38,18 @@ def documents_table(schema: str, configs: Sequence[VectorConfig]) -> sa.Table:
         sa.Column("created_at", time, nullable=False, server_default=now, comment="When it first came."),
         sa.Column("updated_at", time, nullable=False, server_default=now, comment="When it last came."),
         sa.Column("provenance", JSONB, nullable=False, server_default=sa.text("'{}'"), comment=PROVENANCE),
+        sa.Column("acl", JSONB, comment=ACL),
+        sa.Column("readers", ARRAY(text), comment=READERS),
         *(vector_column(config) for config in configs if config.kind != "multi"),
         # Serves lists of one collection, in their order.
         sa.Index("documents_collection", "collection_id", "document_id"),
+        # Serves keys with a principal that reads few of the documents; those without an access list are not in it.
+        sa.Index(
+            "documents_readers",
+            "readers",
+            postgresql_using="gin",
+            postgresql_where=sa.text("readers IS NOT NULL"),
+        ),
         schema=schema,
         comment="The documents of this namespace, one row each, and one nullable column per vector config.",
     )

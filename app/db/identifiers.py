@@ -19,6 +19,8 @@ RESERVED_COLUMNS = frozenset(
         "created_at",
         "updated_at",
         "provenance",
+        "acl",
+        "readers",
         "score",
         "rank",
     }

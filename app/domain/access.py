@@ -5,11 +5,13 @@ the caller may not see are left out (`visible`): so a hidden namespace answers a
 function and whatever was cached. What no request began (commands, jobs) sees all of them.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.errors import Forbidden
+from app.retrieval.catalog import Catalog
 
 SCOPES = {
     "read": "search, execute retrievers; get and list what is there",
@@ -18,6 +20,7 @@ SCOPES = {
     "admin": "API keys, inference services: what concerns the whole server",
 }
 EVERYTHING = "*"
+READING = "read"
 # What concerns the whole server is not for keys that shall know only a part of it.
 WHOLE_SERVER = "admin"
 
@@ -25,7 +28,8 @@ WHOLE_SERVER = "admin"
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who a request comes from: the key's id (never the key), what it may do, where (None is everywhere), and
-    how many requests a minute it has (None is what the settings say)."""
+    how many requests a minute it has (None is what the settings say). With a `principal_id` it reads only documents
+    whose access list lets that principal read."""
 
     key_id: str
     scopes: frozenset[str]
@@ -33,6 +37,7 @@ class Principal:
     expires_at: datetime | None = None
     rate_limit: int | None = None
     name: str = ""
+    principal_id: str | None = None
 
     def may(self, scope: str) -> bool:
         if scope == WHOLE_SERVER and self.namespaces is not None:
@@ -82,6 +87,29 @@ def sees(namespace_id: str) -> bool:
 def _limited() -> frozenset[str] | None:
     principal = _principal.get()
     return None if principal is None else principal.namespaces
+
+
+def restriction() -> Callable[[], list[str]] | None:
+    """What a catalog is restricted by that is loaded for the caller; None: nothing."""
+    principal = _principal.get()
+    return _readers if principal is not None and principal.principal_id is not None else None
+
+
+def _readers() -> list[str]:
+    """Under which names the caller finds documents, asked anew by each statement. Nobody's are no names."""
+    principal = _principal.get()
+    named = None if principal is None else principal.principal_id
+    return [] if named is None else [named, "*"]
+
+
+def view() -> tuple[str, ...]:
+    """What of the caller keys of caches must hold: those who read all share, and so do those who do not."""
+    return ("restricted",) if restriction() is not None else ()
+
+
+def may_use(catalog: Catalog) -> bool:
+    """Whether a catalog that was kept is one that would be loaded for the caller."""
+    return sees(catalog.namespace_id) and (catalog.readers is None) == (restriction() is None)
 
 
 def require_creatable(namespace_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from app.db.engine import transaction
-from app.domain import retrievers, services
+from app.domain import access, retrievers, services
 from app.domain.execution import Execution, Outcome, attempt
 from app.domain.namespaces import load_catalog
 from app.domain.runtime import Prepared, Runtime
@@ -48,7 +48,7 @@ async def run(runtime: Runtime, namespace: str, pipeline: Pipeline, wanted: Exec
     prepare = partial(_prepare, runtime, namespace, lifted, shape)
     filled = replace(wanted, inputs={**wanted.inputs, **literals})
     try:
-        return await attempt(runtime, runtime.adhoc, (namespace, shape), prepare, filled, timings)
+        return await attempt(runtime, runtime.adhoc, (*access.view(), namespace, shape), prepare, filled, timings)
     except InvalidRequest:
         if literals:
             await _prepare(runtime, namespace, pipeline, shape)  # names what is wrong with a query where it was sent

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable
 
 from app.db.engine import raw
-from app.domain import sources
+from app.domain import acls, sources
 from app.domain.documents import DIRECT_UPSERT, holds_nul, in_row, replacing
+from app.errors import Problems
 from app.moving import copying
 from app.moving.rows import Dense, Rows
 from app.retrieval.catalog import Catalog, VectorConfig, vector_type
@@ -64,6 +65,9 @@ def check(
         refused += (
             Refused(rows.numbers[n], _shown(ids[n]), *why) for why in _check_row(rows, ids, collections, n, settings)
         )
+    lists, wrong_lists = _acls(rows.acls, len(ids))
+    refused += (Refused(rows.numbers[n], _shown(ids[n]), "bad_acl", message) for n, message in wrong_lists)
+    with_acl = acls.storable(catalog, lists)
     fields: list[list[bytes | None]] = []
     for name in sorted(rows.vectors.keys() - catalog.by_name.keys()):
         refused += _unknown(rows, ids, name, catalog)
@@ -81,6 +85,7 @@ def check(
         [copying.field(catalog.collection_id(collections[n]).encode()) for n in keep],
         [copying.field(copying.JSONB + rows.payloads[n]) for n in keep],
         [copying.field(copying.JSONB + rows.metadata[n]) for n in keep],
+        *([[lists[n] for n in keep]] if with_acl else []),
         *([column[n] for n in keep] for column in fields),
     ]
     return arriving, sorted(refused, key=lambda problem: problem.number)
@@ -110,6 +115,24 @@ def _check_row(
                 msgspec.json.decode(text)  # half a surrogate pair is no text
         except (msgspec.DecodeError, UnicodeError) as error:
             yield "bad_json", f"The {name} is no JSON object: {error}."
+
+
+def _acls(given: list[bytes | None], count: int) -> tuple[list[bytes | None], list[tuple[int, str]]]:
+    """Fields of access lists, and which are none and why."""
+    fields: list[bytes | None] = [None] * count
+    wrong: list[tuple[int, str]] = []
+    for n, text in enumerate(given):
+        if text is None:
+            continue
+        problems = Problems()
+        try:
+            acl = acls.check(msgspec.json.decode(text), ("acl",), problems)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            problems.add(("acl",), "bad_acl", f"The access list is no JSON object: {error}.")
+        else:
+            fields[n] = None if acl is None else copying.field(copying.JSONB + acls.whole(acl).encode())
+        wrong += ((n, problem.message) for problem in problems.found[:1])
+    return fields, wrong
 
 
 def _storable(text: str) -> bool:
@@ -217,7 +240,9 @@ async def store(conn: AsyncConnection, catalog: Catalog, arriving: Arriving) -> 
 def _staging(catalog: Catalog) -> sa.Table:
     """What arrives: gone with the transaction, and in nobody's log. Multi-vectors stand in it as arrays."""
     columns = [sa.Column(name, sa.Text()) for name in ("document_id", "collection_id")]
-    columns += [sa.Column(name, JSONB) for name in ("payload", "metadata")]
+    columns += [
+        sa.Column(name, JSONB) for name in ("payload", "metadata", *(["acl"] if catalog.has_access_lists else []))
+    ]
     for n, config in enumerate(catalog.vector_configs):
         kind = vector_type(config)
         columns.append(sa.Column(f"v{n}", ARRAY(kind) if config.kind == "multi" else kind))
@@ -231,9 +256,10 @@ def _insert(catalog: Catalog, staging: sa.Table) -> sa.Insert:
     numbers = {config.name: n for n, config in enumerate(catalog.vector_configs)}
     vectors = {config.column: staging.c[f"v{numbers[config.name]}"] for config in in_row(catalog)}
     own = [staging.c[name] for name in ("document_id", "collection_id", "payload", "metadata")]
-    columns = [*(column.name for column in own), *vectors]
+    columns = [*(column.name for column in own), *vectors, *(acls.COLUMNS if catalog.has_access_lists else ())]
+    lists = acls.columns(staging.c.acl) if catalog.has_access_lists else []
     # COPY brought them in the order of their ids, and a scan keeps it.
-    inserted = insert(catalog.relation).from_select(columns, sa.select(*own, *vectors.values()))
+    inserted = insert(catalog.relation).from_select(columns, sa.select(*own, *vectors.values(), *lists))
     return replacing(catalog, inserted, columns)
 
 

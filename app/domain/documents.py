@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import raw
-from app.domain import hits, sources
+from app.domain import acls, hits, sources
 from app.domain.hits import Shown
 from app.errors import Conflict, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog, VectorConfig, vector_type
@@ -32,6 +32,7 @@ class Document:
     vectors: Mapping[str, Any]
     payload: bytes = b"{}"
     metadata: bytes = b"{}"
+    acl: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Checked:
     ids: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
+    acls: list[str | None] = field(default_factory=list)
     vectors: dict[str, list[Value | None]] = field(default_factory=dict)
 
 
@@ -60,10 +62,12 @@ def check_documents(
         here: tuple[str | int, ...] = ("body", "documents", n)
         _check_id(document.document_id, counts, here, problems)
         check_json(document, settings, here, problems)
+        acl = acls.check(document.acl, (*here, "acl"), problems)
         vectors = _check_vectors(catalog, document, settings, here, known, problems)
         checked.ids.append(document.document_id)
         checked.payloads.append(document.payload.decode("utf-8", "surrogatepass"))
         checked.metadata.append(document.metadata.decode("utf-8", "surrogatepass"))
+        checked.acls.append(None if acl is None else acls.whole(acl))
         for name, column in checked.vectors.items():
             column.append(vectors.get(name))
     problems.found.sort(key=lambda problem: problem.location[2])
@@ -138,8 +142,10 @@ async def upsert(
     refused: Sequence[Problem] = (),
     *,
     new: bool = False,
+    keep_acl: bool = False,
 ) -> None:
-    """Store the documents, each replacing the one of its id whole; searchable when the transaction commits.
+    """Store the documents, each replacing the one of its id whole, but with `keep_acl` for its access list; searchable
+    when the transaction commits.
 
     The caller holds the namespace's shared lock. Raises `InvalidRequest`, or `Conflict` where an id lives in another
     collection, or, where only `new` ones are wanted, at all; then nothing is stored.
@@ -148,9 +154,11 @@ async def upsert(
     values: dict[str, Any] = {"ids": checked.ids, "payloads": checked.payloads, "metadata": checked.metadata}
     values |= {f"v{n}": checked.vectors[config.name] for n, config in enumerate(in_row(catalog))}
     values["collection_id"] = catalog.collection_id(collection_id)
+    with_acl = not keep_acl and acls.storable(catalog, checked.acls)
+    values |= {"acls": checked.acls} if with_acl else {}
     driver = await raw(conn)
     values |= sources.binds(catalog)
-    text = render(_upsert_statement(catalog, new))
+    text = render(_upsert_statement(catalog, new, with_acl))
     stored = {row[0] for row in await (await driver.execute(text, values)).fetchall()}
     if elsewhere := [document_id for document_id in checked.ids if document_id not in stored]:
         if new:
@@ -199,7 +207,7 @@ def in_row(catalog: Catalog) -> list[VectorConfig]:
     return [config for config in catalog.vector_configs if config.kind != "multi"]
 
 
-def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
+def _upsert_statement(catalog: Catalog, new: bool, with_acl: bool) -> sa.Insert:
     """INSERT … SELECT FROM unnest(…) ON CONFLICT: one statement for any number of documents."""
     documents = catalog.relation
     configs = in_row(catalog)
@@ -208,6 +216,9 @@ def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
     arrays = [sa.cast(sa.bindparam(name), text) for name in ("ids", "payloads", "metadata")]
     arrays += [sa.cast(sa.bindparam(f"v{n}"), ARRAY(vector_type(config))) for n, config in enumerate(configs)]
     names = ["document_id", "payload", "metadata", *(column.name for column in vectors)]
+    if with_acl:
+        arrays.append(sa.cast(sa.bindparam("acls"), text))
+        names.append("acl")
     given = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="given")
     selected = sa.select(
         given.c.document_id,
@@ -215,8 +226,10 @@ def _upsert_statement(catalog: Catalog, new: bool) -> sa.Insert:
         sa.cast(given.c.payload, JSONB),
         sa.cast(given.c.metadata, JSONB),
         *(given.c[column.name] for column in vectors),
+        *(acls.columns(sa.cast(given.c.acl, JSONB)) if with_acl else []),
     )
     columns = ["document_id", "collection_id", "payload", "metadata", *(column.name for column in vectors)]
+    columns += acls.COLUMNS if with_acl else []
     inserted = insert(documents).from_select(columns, selected)
     if new:
         return inserted.on_conflict_do_nothing(index_elements=["document_id"]).returning(documents.c.document_id)

@@ -60,7 +60,7 @@ async def run(runtime: Runtime, namespace: str, retriever: str, wanted: Executio
 
 
 def _key(namespace: str, retriever: str, version: int | None) -> tuple[str, ...]:
-    return (namespace, retriever) if version is None else (namespace, retriever, str(version))
+    return (*access.view(), namespace, retriever, *(() if version is None else (str(version),)))
 
 
 async def attempt(
@@ -75,7 +75,7 @@ async def attempt(
     for _attempt in range(ATTEMPTS):
         with timings("plan"):
             kept = cache.get(key)
-            if kept and not access.sees(kept.catalog.namespace_id):
+            if kept and not access.may_use(kept.catalog):
                 kept = None  # then the namespace is looked up, and not found, as one that does not exist
             prepared = kept or cache.put(key, await prepare())
         try:
@@ -94,7 +94,7 @@ async def prepared(runtime: Runtime, namespace: str, identifier: str, version: i
     """A stored retriever as it was last read, or read now."""
     key = _key(namespace, identifier, version)
     kept = runtime.prepared.get(key)
-    if kept and access.sees(kept.catalog.namespace_id):
+    if kept and access.may_use(kept.catalog):
         return kept
     return runtime.prepared.put(key, await _prepare(runtime, namespace, identifier, version))
 

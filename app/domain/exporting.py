@@ -72,6 +72,7 @@ async def read_page(
     documents = wanted.catalog.documents
     columns: list[sa.ColumnElement[Any]] = [documents.c.document_id, documents.c.collection_id]
     columns += [sa.cast(documents.c[name], sa.Text).label(name) for name in ("payload", "metadata")]
+    columns.append(sa.cast(documents.c.acl, sa.Text) if wanted.catalog.has_access_lists else sa.null())
     columns += [_vector(wanted.catalog, documents, config) for config in wanted.configs]
     query = sa.select(*columns).order_by(documents.c.document_id).limit(sa.bindparam("page", type_=sa.BigInteger))
     binds: dict[str, Any] = {"page": page}
@@ -83,11 +84,12 @@ async def read_page(
         query = query.where(documents.c.collection_id == sa.func.any(allowed))
         binds["collections"] = list(wanted.collections)
     found = await _fetched(conn, render(query), binds, page, size)
-    columns_of = list(zip(*found, strict=True)) or [()] * (4 + len(wanted.configs))
-    ids, collections, payloads, metadata, *vectors = map(list, columns_of)
+    columns_of = list(zip(*found, strict=True)) or [()] * (5 + len(wanted.configs))
+    ids, collections, payloads, metadata, acls, *vectors = map(list, columns_of)
     made = {c.name: _column(values, c) for c, values in zip(wanted.configs, vectors, strict=True)}
     numbers = list(range(1, len(ids) + 1))
-    return Rows(len(ids), numbers, ids, collections, _encoded(payloads), _encoded(metadata), made)
+    lists = [None if acl is None else acl.encode() for acl in acls]
+    return Rows(len(ids), numbers, ids, collections, _encoded(payloads), _encoded(metadata), made, acls=lists)
 
 
 async def _fetched(

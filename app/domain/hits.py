@@ -45,6 +45,7 @@ def columns(catalog: Catalog, shown: Shown) -> list[sa.ColumnElement[Any]]:
         *(catalog.vector_text(documents, catalog.by_name[name]) for name in shown.vectors),
         *([_provenance(catalog, shown.vectors)] if shown.vectors else []),
         *([_present(catalog)] if shown.names else []),
+        sa.cast(columns.acl, sa.Text) if catalog.has_access_lists and not catalog.restricted else sa.null(),
     ]
 
 
@@ -70,13 +71,15 @@ def _present(catalog: Catalog) -> sa.ColumnElement[Any]:
 
 def document(row: Sequence[Any], shown: Shown) -> dict[str, Any]:
     """The document of a row of `columns`."""
-    row = list(row)
+    *row, acl = row
     names = row.pop() if shown.names else None
     made = row.pop() if shown.vectors else []
     found = hit(row, shown.vectors, [], shown.select)
     makers = zip(shown.vectors, made, strict=True)
     if by_service := {name: msgspec.Raw(text.encode()) for name, text in makers if text is not None}:
         found["_internal"]["provenance"] = by_service
+    if acl is not None:
+        found["_internal"]["_acl"] = msgspec.Raw(acl.encode())
     if names is not None:
         found["_vectors"] = [name for name in names if name is not None]
     return found

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import audit
-from app.domain.access import EVERYTHING, SCOPES, WHOLE_SERVER, Principal
+from app.domain import acls, audit
+from app.domain.access import EVERYTHING, READING, SCOPES, WHOLE_SERVER, Principal
 from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Problem, Problems, Unauthorized
 
 ROOT = "root"
@@ -36,17 +36,20 @@ class Key:
     last_used_at: datetime | None
     previous_until: datetime | None
     rate_limit_override: int | None
+    principal_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key that is to be made. `namespaces`: ids or names; one that does not exist counts as an id."""
+    """A key that is to be made. `namespaces`: ids or names; one that does not exist counts as an id. With a
+    `principal_id` it reads the documents of that principal only, and writes nothing."""
 
     name: str
     scopes: Sequence[str]
     namespaces: Sequence[str] | None = None
     expires_at: datetime | None = None
     rate_limit_override: int | None = None
+    principal_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,8 @@ async def find(conn: AsyncConnection, hashed: bytes) -> Found | None:
         )
         raise Unauthorized(message, code="key_rotated")
     namespaces = None if row.namespaces is None else frozenset(row.namespaces)
-    principal = Principal(
-        row.key_id, frozenset(row.scopes), namespaces, row.expires_at, row.rate_limit_override, row.name
-    )
+    limits = (row.rate_limit_override, row.name, row.principal_id)
+    principal = Principal(row.key_id, frozenset(row.scopes), namespaces, row.expires_at, *limits)
     return Found(principal, row.seconds_left)
 
 
@@ -100,6 +102,8 @@ def check(wanted: Wanted, now: datetime) -> None:
         elif wanted.namespaces is not None and scope in (WHOLE_SERVER, EVERYTHING):
             message = f"A key that is limited to namespaces has no scope {scope!r}; name others, or do not limit it."
             problems.add(("body", "scopes", n), "scope_of_whole_server", message)
+    if wanted.principal_id is not None:
+        _check_principal(wanted.principal_id, wanted.scopes, problems)
     if wanted.namespaces is not None:
         if not wanted.namespaces:
             message = "Name at least one namespace, or leave this out: then the key sees all of them."
@@ -115,6 +119,15 @@ def check(wanted: Wanted, now: datetime) -> None:
 def _check_name(name: str, problems: Problems) -> None:
     if not 1 <= len(name) <= LONGEST_NAME or "\0" in name:
         problems.add(("body", "name"), "bad_name", f"The name of a key has 1 to {LONGEST_NAME} characters.")
+
+
+def _check_principal(principal_id: str, scopes: Sequence[str], problems: Problems) -> None:
+    if (wrong := acls.check_principal(principal_id)) is not None:
+        problems.add(("body", "principal_id"), "bad_principal", wrong)
+    for n, scope in enumerate(scopes):
+        if scope != READING:
+            message = f"A key with a principal_id only reads: its one scope is {READING!r}, not {scope!r}."
+            problems.add(("body", "scopes", n), "scope_of_no_principal", message)
 
 
 def bounded(wanted: Wanted, maker: Principal) -> Wanted:
@@ -138,9 +151,12 @@ async def create(conn: AsyncConnection, wanted: Wanted, created_by: str) -> tupl
     row: dict[str, Any] = {"key_id": f"key_{secrets.token_hex(12)}", "key_hash": hash_key(key), "name": wanted.name}
     row |= {"scopes": sorted(set(wanted.scopes)), "namespaces": namespaces}
     row |= {"expires_at": wanted.expires_at, "created_by": created_by}
-    row |= {"rate_limit_override": wanted.rate_limit_override}
+    row |= {"rate_limit_override": wanted.rate_limit_override, "principal_id": wanted.principal_id}
     await conn.execute(statement("insert_key"), row)
-    about = {name: row[name] for name in ("name", "scopes", "namespaces", "expires_at", "rate_limit_override")}
+    about = {
+        name: row[name]
+        for name in ("name", "scopes", "namespaces", "expires_at", "rate_limit_override", "principal_id")
+    }
     await audit.record(conn, "api_key", "created", row["key_id"], **about)
     return key, await get(conn, row["key_id"]), absent
 

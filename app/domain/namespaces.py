@@ -271,7 +271,7 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     }
     sources = tuple(Source(**source) for source in row["sources"])
     found |= {"payload_indexes": indexes, "sources": sources, "compared": tuple(row["compared"])}
-    return Catalog(**{**row, **found})
+    return Catalog(**{**row, **found}, readers=access.restriction())
 
 
 def state_of(catalog: Catalog) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.db.engine import connection, raw
+from app.domain import access
 from app.domain.adaptive_indexes import note_use
 from app.domain.runtime import Known, Prepared, Runtime
 from app.errors import InvalidRequest, Problem
@@ -223,6 +224,8 @@ async def _known(runtime: Runtime, wanted: Sequence[_Asked], timings: Timings) -
 async def _advice(runtime: Runtime, prepared: Prepared, plan: Plan, timings: Timings) -> list[str]:
     """What would serve the filters that read every document, where there are many."""
     catalog = prepared.catalog
+    if catalog.restricted:  # how many documents there are is not for them
+        return []
     said = list(dict.fromkeys(line for read in plan.reads for line in advice(read, catalog)))
     if not said:
         return []
@@ -241,6 +244,7 @@ def _wanted(prepared: Prepared, shape: SearchShape, inputs: Mapping[str, Any]) -
     for estimate in (shape.documents, shape.kept):
         values = fill_estimate(estimate, inputs) if estimate is not None else None
         if estimate is not None and values is not None:
+            values |= prepared.catalog.restriction
             place = (prepared.catalog.schema, estimate.text, tuple(map(repr, values.values())))
             found.append(_Asked(place, estimate.text, values))
     return found
@@ -266,7 +270,8 @@ def report(planned: Planned, prefix: str, told: Mapping[str, Mapping[str, Any]])
             about = {"index": shape.index, "asked": shape.rows, "plan": choice.strategy if choice else "exact"}
             if shape.lacking is not None:
                 about["index_state"] = shape.lacking
-            if choice is not None and shape.kept is not None:
+            # What a filter keeps is estimated of all documents: not for a principal, who may see few of them.
+            if choice is not None and shape.kept is not None and access.restriction() is None:
                 about["estimated"] = choice.estimated
             searches.append({"search": shape.number, **about, **_told_of(shape, told)})
     found = dict(told.get(prefix, {}))

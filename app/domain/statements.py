@@ -9,7 +9,7 @@ import psycopg
 
 from app import metrics
 from app.db.replica import FAILURES, reading
-from app.domain import comparing, planning, slow_statements
+from app.domain import access, comparing, planning, slow_statements
 from app.domain.embedding import embed_one
 from app.domain.planning import Planned, Request
 from app.domain.runtime import Prepared, Runtime
@@ -33,6 +33,7 @@ async def run_statement(
     planned = await planning.plan(runtime, prepared, request, n, after_host=given is not None, timings=timings)
     with timings("embed"):
         values = await fill_binds(planned.plan, planned.inputs, partial(embed_one, runtime))
+    values |= prepared.catalog.restriction
     if given is not None:
         values["rows"] = _json(given)
     limit_ms = min(runtime.settings.statement_timeout_ms, prepared.max_time_ms, max(1, int(left_s * 1000)))
@@ -55,6 +56,8 @@ async def run_statement(
 async def _execute(runtime: Runtime, plan: Plan, *rest: Any) -> Rows:
     """On the replica, where there is one that this request may read from; else, and where it fails, on the primary."""
     wanted, replica = reading.get(), runtime.replica
+    if wanted is not None and access.restriction() is not None:
+        wanted.primary = True  # what was revoked is not on a replica at once
     if replica is not None and wanted is not None and not wanted.primary:
         outcome = "too_old"
         if await replica.can_serve(wanted):

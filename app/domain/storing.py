@@ -85,7 +85,8 @@ async def _put(conn: AsyncConnection, runtime: Runtime, catalog: Catalog, place:
     await _delete(conn, catalog, place, gone)
     every = (document for made in group for document in made.documents())
     for page in _pages(every):
-        await documents.upsert(conn, catalog, page, runtime.settings, place.collection_id)
+        # What is made anew of its source is for those who could read it before.
+        await documents.upsert(conn, catalog, page, runtime.settings, place.collection_id, keep_acl=True)
 
 
 def _pages(every: Iterator[Document]) -> Iterator[list[Document]]:

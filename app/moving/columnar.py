@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from app.errors import ExtractionFailed
 from app.moving.rows import (
+    ACL,
     CHUNK_BYTES,
     CHUNK_ROWS,
     COLLECTION_ID,
@@ -35,6 +36,7 @@ ABOUT = b"pgretrieve"  # in the schema's metadata: the vector configs
 def schema_of(configs: Sequence[VectorConfig]) -> Any:
     """Payload and metadata are JSON as text, so that numbers keep their digits; vectors are what Arrow has for them."""
     fields = [pa.field(name, pa.string(), False) for name in (DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA)]
+    fields.append(pa.field(ACL, pa.string()))
     fields += [pa.field(PREFIX + config.name, _type(config)) for config in configs]
     about = [{n: getattr(config, n) for n in ("name", "dimension", "metric", "kind")} for config in configs]
     return pa.schema(fields, metadata={ABOUT: msgspec.json.encode(about)})
@@ -60,6 +62,8 @@ class Writer:
         columns += [
             pa.array([text.decode() for text in texts], pa.string()) for texts in (rows.payloads, rows.metadata)
         ]
+        acls = rows.acls or [None] * len(rows.ids)
+        columns.append(pa.array([None if text is None else text.decode() for text in acls], pa.string()))
         columns += [_column(rows.vectors[config.name], config) for config in self.configs]
         self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
 
@@ -140,13 +144,14 @@ def _rows(batch: Any, before: int, configs: Mapping[str, VectorConfig], layout: 
     named = {name: layout.column(config, set(columns)) for name, config in configs.items()}
     vectors = {name: _vectors(columns[column], configs[name]) for name, column in named.items() if column}
     identifier = layout.document_id or DOCUMENT_ID
-    own = {identifier, DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, *named.values()}
+    own = {identifier, DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, ACL, *named.values()}
     # A dense column that no index takes is no field of a payload: a vector as JSON is of use to nobody.
     others = {name: column.to_pylist() for name, column in columns.items() if name not in own}
     count = batch.num_rows
     nothing: list[Any] = [None] * count
     payloads = columns[PAYLOAD].to_pylist() if PAYLOAD in columns else nothing
     metadata = columns[METADATA].to_pylist() if METADATA in columns else nothing
+    acls = columns[ACL].to_pylist() if ACL in columns else nothing
     return Rows(
         before + count,
         list(range(before + 1, before + count + 1)),
@@ -155,6 +160,7 @@ def _rows(batch: Any, before: int, configs: Mapping[str, VectorConfig], layout: 
         [_payload(given, {name: column[n] for name, column in others.items()}) for n, given in enumerate(payloads)],
         [_payload(given, {}) for given in metadata],
         vectors,
+        acls=[None if given is None else as_payload(given, {}) for given in acls],
     )
 
 

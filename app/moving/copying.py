@@ -15,6 +15,7 @@ from pgvector import SparseVector, Vector
 
 from app.errors import ExtractionFailed
 from app.moving.rows import (
+    ACL,
     CHUNK_BYTES,
     CHUNK_ROWS,
     COLLECTION_ID,
@@ -74,7 +75,7 @@ class Writer:
 
     def __init__(self, file: BinaryIO, configs: Sequence[VectorConfig]) -> None:
         self.file, self.configs = file, configs
-        names = [DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, *(PREFIX + config.name for config in configs)]
+        names = [DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, ACL, *(PREFIX + config.name for config in configs)]
         about = msgspec.json.encode({"columns": names})
         file.write(SIGNATURE + struct.pack(">ii", 0, len(about)) + about)
 
@@ -84,6 +85,7 @@ class Writer:
             [field(collection.encode("utf-8")) for collection in rows.collections],
             [field(JSONB + payload) for payload in rows.payloads],
             [field(JSONB + metadata) for metadata in rows.metadata],
+            [None if acl is None else field(JSONB + acl) for acl in rows.acls or [None] * len(rows.ids)],
         ]
         columns += [_fields(rows.vectors[config.name], config) for config in self.configs]
         self.file.writelines(tuples(columns))
@@ -185,6 +187,7 @@ def _rows(
         [(text or b"{}").removeprefix(JSONB) for text in texts(PAYLOAD)],
         [(text or b"{}").removeprefix(JSONB) for text in texts(METADATA)],
         vectors,
+        acls=[None if text is None else text.removeprefix(JSONB) for text in texts(ACL)],
     )
 
 

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from app.moving.rows import (
+    ACL,
     CHUNK_BYTES,
     CHUNK_ROWS,
     COLLECTION_ID,
@@ -23,7 +24,7 @@ from app.moving.rows import (
 from app.retrieval.catalog import VectorConfig
 
 _Line = dict[str, msgspec.Raw]
-_OWN = frozenset({DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, VECTORS})
+_OWN = frozenset({DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, ACL, VECTORS})
 _decode = msgspec.json.Decoder(_Line).decode
 LONGEST_LINE = 64_000_000
 
@@ -82,6 +83,7 @@ def _add(chunk: Rows, number: int, line: bytes, layout: Layout) -> None:
     chunk.collections.append(collection)
     chunk.payloads.append(payload)
     chunk.metadata.append(metadata)
+    chunk.acls.append(bytes(found[ACL]) if ACL in found else None)
     for name, vector in vectors.items():
         column = chunk.vectors.setdefault(name, [])
         assert isinstance(column, list)
@@ -167,6 +169,8 @@ def lines(rows: Rows) -> Iterator[bytes]:
             PAYLOAD: raw(rows.payloads[n]),
             METADATA: raw(rows.metadata[n]),
         }
+        if rows.acls and (acl := rows.acls[n]) is not None:
+            document[ACL] = raw(acl)
         yield encode(document) + b"\n"
 
 

@@ -14,11 +14,12 @@ from app.retrieval.catalog import VectorConfig
 # So many documents of a file are one chunk, and one transaction: fewer where they are large.
 CHUNK_ROWS, CHUNK_BYTES = 5_000, 32_000_000
 # What a file may call the parts of a document. Columns of other names are fields of its payload.
-DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, VECTORS = (
+DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, ACL, VECTORS = (
     "document_id",
     "collection_id",
     "payload",
     "metadata",
+    "acl",
     "vectors",
 )
 # In columns, a vector is called by its config: no name of a config can be taken for another column's.
@@ -58,6 +59,7 @@ class Rows:
     vectors: dict[str, Dense | list[Any]] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     place: str | None = None
+    acls: list[bytes | None] = field(default_factory=list)  # empty where a file has no access lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Layout:
     def column(self, config: VectorConfig, columns: set[str]) -> str | None:
         """The column of a vector config; None where the file has none."""
         for name in (self.vectors.get(config.name), PREFIX + config.name, config.name):
-            if name in columns and name not in (DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA):
+            if name in columns and name not in (DOCUMENT_ID, COLLECTION_ID, PAYLOAD, METADATA, ACL):
                 return name
         return None
 

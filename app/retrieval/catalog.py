@@ -3,7 +3,7 @@
 Callers never assume the shape of the table: they ask for the relation, its id and a field's place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,9 @@ Mode = Literal["standalone", "managed"]
 IndexMethod = Literal["hnsw_vector", "hnsw_halfvec", "hnsw_binary", "exact"]
 IndexState = Literal["building", "ready", "failed"]
 Kind = Literal["dense", "sparse", "multi"]
+# The revision of a namespace's schema from which on its documents have access lists.
+ACCESS_LISTS = 1
+READERS = "readers_of_documents"
 # How the names of the tables that hold multi-vectors begin.
 SIDE = "documents_"
 
@@ -104,6 +107,9 @@ class Catalog:
     collections: Mapping[str, str] = field(default_factory=dict)  # ids of those that are processed, by their names
     schema_revision: int = 0  # the last change of namespaces' schemas that this one has had
     compared: tuple[str, ...] = ()  # the indexes whose text queries a migration of models samples
+    # Tells under which names documents are found, each time that a statement runs; None: all are. No plan's text holds
+    # them, so that all whom it restricts share plans.
+    readers: Callable[[], list[str]] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def by_name(self) -> dict[str, VectorConfig]:
@@ -127,10 +133,34 @@ class Catalog:
         """The payload indexes that are ready, by their fields."""
         return {index.field: index for index in self.payload_indexes if index.state == "ready"}
 
+    @property
+    def has_access_lists(self) -> bool:
+        return self.schema_revision >= ACCESS_LISTS
+
     @cached_property
     def documents(self) -> sa.FromClause:
         """The documents as statements read them."""
-        return self.relation.alias("d")
+        return self.stored("d")
+
+    def stored(self, name: str) -> sa.FromClause:
+        """The same under another name. Of a restricted catalog there are only those that its `readers` may read: all
+        that answers documents reads them through this, or joins this."""
+        if self.readers is None:
+            return self.relation.alias(name)
+        allowed: sa.ColumnElement[bool] = sa.false()
+        if self.has_access_lists:
+            names = sa.bindparam(READERS, type_=sa.ARRAY(sa.Text), callable_=self.readers)
+            allowed = self.relation.c.readers.bool_op("&&")(sa.cast(names, sa.ARRAY(sa.Text)))
+        return sa.select(*self.relation.c).where(allowed).subquery(name)
+
+    @property
+    def restriction(self) -> dict[str, list[str]]:
+        """The values that `stored` binds, for those who run a statement's text; without them it cannot be run."""
+        return {} if self.readers is None else {READERS: self.readers()}
+
+    @property
+    def restricted(self) -> bool:
+        return self.readers is not None
 
     @cached_property
     def relation(self) -> sa.TableClause:
@@ -144,6 +174,8 @@ class Catalog:
             sa.column("updated_at", sa.TIMESTAMP(timezone=True)),
             sa.column("provenance", JSONB),
         ]
+        if self.has_access_lists:
+            columns += [sa.column("acl", JSONB), sa.column("readers", sa.ARRAY(sa.Text))]
         for config in self.every_config:
             if config.kind != "multi":
                 columns.append(sa.column(config.column, vector_type(config)))

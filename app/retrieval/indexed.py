@@ -290,7 +290,7 @@ class _Indexed:
     def has_others(self, field: str) -> sa.ColumnElement[bool]:
         """Whether any document has numbers of which the languages find other ones; looked up once, in the index."""
         documents = self.fields.documents
-        assert isinstance(documents, sa.Alias), "as the catalog has it"
+        assert isinstance(documents, sa.Alias | sa.Subquery), "as the catalog has it"
         other = documents.element.alias("other")
         only, greatest, _ = numbers(Fields(other), field)
         there = greatest > sa.literal_column("'-Infinity'", sa.Numeric)

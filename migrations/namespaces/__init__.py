@@ -1,1 +1,1 @@
-"""Changes of every namespace's schema, as `NNNN_name.sql`, run by `app.db.namespace_migrations`; there is none yet."""
+"""Changes of every namespace's schema, as `NNNN_name.sql`, run by `app.db.namespace_migrations`."""

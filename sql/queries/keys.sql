@@ -1,7 +1,8 @@
 -- find_key --
 -- A key by its hash or the one before it was rotated, also one that has ended; how long it holds is told by the
 -- database's clock.
-SELECT key_id, name, scopes, namespaces, expires_at, revoked_at, rate_limit_override, coalesce(expires_at <= now(), false) AS is_over,
+SELECT key_id, name, scopes, namespaces, principal_id, expires_at, revoked_at, rate_limit_override,
+    coalesce(expires_at <= now(), false) AS is_over,
     key_hash <> :key_hash AS is_previous,
     CAST(extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :key_hash THEN previous_until END) - now())
         AS double precision) AS seconds_left
@@ -13,7 +14,7 @@ SELECT key_id, name, scopes, namespaces,
     CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'active' END AS status,
     created_by, created_at, expires_at, revoked_at, last_used_at,
     CASE WHEN previous_until > now() THEN previous_until END AS previous_until,
-    rate_limit_override
+    rate_limit_override, principal_id
 FROM pgretrieve.api_keys
 WHERE (CAST(:key_id AS text) IS NULL OR key_id = :key_id) AND (CAST(:after AS text) IS NULL OR key_id > :after)
 ORDER BY key_id LIMIT :limit;
@@ -22,18 +23,19 @@ ORDER BY key_id LIMIT :limit;
 SELECT count(*) FROM pgretrieve.api_keys;
 
 -- insert_key --
-INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, namespaces, expires_at, created_by, rate_limit_override)
+INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, namespaces, expires_at, created_by, rate_limit_override,
+    principal_id)
 VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), CAST(:namespaces AS text[]),
-    CAST(:expires_at AS timestamptz), :created_by, CAST(:rate_limit_override AS integer));
+    CAST(:expires_at AS timestamptz), :created_by, CAST(:rate_limit_override AS integer), :principal_id);
 
 -- put_key --
 -- The root key, in the place of the one before.
 INSERT INTO pgretrieve.api_keys (key_id, key_hash, name, scopes, created_by)
 VALUES (:key_id, :key_hash, :name, CAST(:scopes AS text[]), 'pgretrieve serve')
 ON CONFLICT (key_id) DO UPDATE SET key_hash = excluded.key_hash, scopes = excluded.scopes,
-    namespaces = NULL, expires_at = NULL, revoked_at = NULL
-WHERE (api_keys.key_hash, api_keys.scopes, api_keys.namespaces, api_keys.expires_at, api_keys.revoked_at)
-    IS DISTINCT FROM (excluded.key_hash, excluded.scopes, NULL, NULL, NULL);
+    namespaces = NULL, expires_at = NULL, revoked_at = NULL, principal_id = NULL
+WHERE (api_keys.key_hash, api_keys.scopes, api_keys.namespaces, api_keys.expires_at, api_keys.revoked_at,
+    api_keys.principal_id) IS DISTINCT FROM (excluded.key_hash, excluded.scopes, NULL, NULL, NULL, NULL);
 
 -- change_key --
 -- What is named in `changed`; the rest stays.

@@ -112,10 +112,15 @@ def test_what_a_patch_may_not_do(stock: Api) -> None:
 
 
 def test_what_is_below_a_document_is_refused_by_name(stock: Api) -> None:
-    assert stock.refused("PATCH", f"{ONE}/d1/acl", {"public": True}, status=501)[0] == "not_offered"
     assert stock.refused("GET", f"{ONE}/d1/lineage", status=501)[0] == "not_offered"
+    stock.upsert([document("d1/lineage", {}, a=1)])
+    assert stock("PATCH", f"{ONE}/d1/lineage", {"a": 2})["payload"] == {"a": 2}
+
+
+def test_an_access_list_is_no_document_whatever_ids_there_are(stock: Api) -> None:
     stock.upsert([document("d1/acl", {}, a=1)])
-    assert stock("PATCH", f"{ONE}/d1/acl", {"a": 2})["payload"] == {"a": 2}
+    assert stock("PATCH", f"{ONE}/d1/acl", {"public": True})["document_id"] == "d1"
+    assert stock("PUT", f"{ONE}/d1/acl", {"a": 2})["payload"] == {"a": 2}
 
 
 def test_a_whole_document_may_be_sent_back(stock: Api) -> None:
@@ -206,9 +211,9 @@ def test_a_document_is_created(api: Api) -> None:
     api("POST", "/collections/c/documents", {"document_id": "mine", "collection_id": "c", "payload": {"score": 1}})
     again = {"document_id": "mine", "n": 1}
     assert api.refused("POST", "/collections/c/documents", again, status=409)[0] == "already_exists"
-    bad = {"collection_id": "d", "acl": {"public": True}, "score": 1, "a": 1, "payload": {"a": 2}, "vectors": 3}
+    bad = {"collection_id": "d", "source_type": "bucket", "score": 1, "a": 1, "payload": {"a": 2}, "vectors": 3}
     assert api.refused("POST", "/collections/c/documents", bad)[1] == [
-        "not_offered@body.acl",
+        "not_offered@body.source_type",
         "bad_value@body.collection_id",
         "bad_type@body.vectors",
         "not_changeable@body.score",

@@ -84,5 +84,5 @@ def test_what_a_key_may_be(shop: Api) -> None:
         body = {"documents": [document("d")], "options": {"idempotency_key": key}}
         assert shop.refused("POST", path(shop), body)[0] in ("bad_type", "nul_character")
     assert (
-        shop.refused("POST", path(shop), {"documents": [document("d") | {"acl": {"public": True}}]})[0] == "not_offered"
+        shop.refused("POST", path(shop), {"documents": [document("d") | {"source_type": "bucket"}]})[0] == "not_offered"
     )

@@ -6,7 +6,7 @@ import mixpeek
 import pytest
 from mixpeek import Mixpeek
 from mixpeek._client.client import MixpeekAPIError
-from mixpeek.exceptions import ConflictException, NotFoundException, ServiceException
+from mixpeek.exceptions import ConflictException, NotFoundException
 
 from tests.client.test_generated import Connect
 
@@ -114,9 +114,14 @@ def test_one_document(documents: mixpeek.DocumentsApi, collection: mixpeek.Colle
         collection.patch_document("shelf", made.document_id, {"a": 1})
     with pytest.raises(ConflictException):
         documents.patch_document_ns("d0", {"color.a": 1})
-    acl = mixpeek.UpdateDocumentACLRequest.from_dict({"public": True})
-    with pytest.raises(ServiceException, match="not offered"):
-        collection.update_document_acl(C, "d0", acl)
+
+
+def test_an_access_list(collection: mixpeek.CollectionDocumentsApi) -> None:
+    change = mixpeek.UpdateDocumentACLRequest(read=["anna"], public=True)
+    for found in (collection.update_document_acl(C, "d1", change), collection.get_document(C, "d1")):
+        assert found.internal is not None
+        assert found.internal.acl is not None
+        assert (found.internal.acl.read, found.internal.acl.write, found.internal.acl.public) == (["anna"], [], True)
 
 
 def test_many_documents(documents: mixpeek.DocumentsApi, collection: mixpeek.CollectionDocumentsApi) -> None:

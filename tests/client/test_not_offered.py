@@ -69,7 +69,6 @@ def test_every_method_for_content_that_is_offered_is_called_by_a_test(resource: 
         ("POST", "/retrievers/benchmarks", "benchmarks of retrievers"),
         ("GET", "/retrievers/r/executions/exec_1/status", "kept executions"),
         ("GET", "/collections/_direct_upsert/documents/a/b/lineage", "lineage of documents"),
-        ("PATCH", "/collections/_direct_upsert/documents/a/acl", "access lists of documents"),
         ("POST", "/namespaces/migrations/", "migrations of namespaces"),
         ("POST", "/search", "direct search"),
     ],

@@ -145,7 +145,6 @@ async def test_the_documents_examples_run_as_they_stand(shop: Shop) -> None:
             )
         ).fetchone()
     shop.admin.execute("DROP POLICY own_documents ON shop.documents")
-    shop.admin.execute("ALTER TABLE shop.documents DISABLE ROW LEVEL SECURITY")
     assert (selected, calls) == (4, (4,))
 
 
@@ -192,13 +191,11 @@ async def test_a_row_that_is_revoked_is_absent_from_the_very_next_query(
 def policed(shop: Shop) -> Any:
     admin = shop.admin
     admin.execute("CREATE TABLE may_see (document_id text PRIMARY KEY)")
-    admin.execute("ALTER TABLE shop.documents ENABLE ROW LEVEL SECURITY")
     seen = "document_id IN (SELECT m.document_id FROM public.may_see m)"
-    admin.execute(f"CREATE POLICY may_see ON shop.documents FOR SELECT USING ({seen})".encode())
+    admin.execute(f"CREATE POLICY may_see ON shop.documents AS RESTRICTIVE FOR SELECT USING ({seen})".encode())
     with role(shop.url, *GRANTS) as own, psycopg.connect(own, autocommit=True) as analyst:
         yield shop, analyst
     admin.execute("DROP POLICY may_see ON shop.documents")
-    admin.execute("ALTER TABLE shop.documents DISABLE ROW LEVEL SECURITY")
     admin.execute("DROP TABLE may_see")
 
 

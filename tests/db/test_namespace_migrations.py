@@ -25,8 +25,8 @@ from tests.state import blocked, kill
 
 # Neither can be done twice, so that whatever is, fails.
 STEPS = {
-    "0001_note.sql": "ALTER TABLE documents ADD COLUMN note text; -- 100 %",
-    "0002_comment.sql": "ALTER TABLE documents ADD CONSTRAINT short CHECK (length(note) < 10);",
+    "0101_note.sql": "ALTER TABLE documents ADD COLUMN note text; -- 100 %",
+    "0102_comment.sql": "ALTER TABLE documents ADD CONSTRAINT short CHECK (length(note) < 10);",
     "README": "not a step",
 }
 CHILD = """
@@ -64,7 +64,7 @@ async def fifty(fresh_database: Callable[[], str], settings: Settings) -> AsyncI
 def changed(url: str) -> list[str]:
     """The namespaces that say they are changed, which are those that are."""
     with psycopg.connect(url) as conn:
-        said = conn.execute("SELECT schema_name FROM pgretrieve.namespaces WHERE schema_revision = 2 ORDER BY 1")
+        said = conn.execute("SELECT schema_name FROM pgretrieve.namespaces WHERE schema_revision = 102 ORDER BY 1")
         found = conn.execute(
             "SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_constraint ON conrelid = attrelid"
             " WHERE attname = 'note' AND conname = 'short' ORDER BY 1"
@@ -148,7 +148,7 @@ async def test_a_new_namespace_has_the_newest_form(
     fresh_database: Callable[[], str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = fresh_database()
-    monkeypatch.setattr(namespace_migrations, "shipped", lambda: (Step(1, ""), Step(2, "")))
+    monkeypatch.setattr(namespace_migrations, "shipped", lambda: (Step(101, ""), Step(102, "")))
     await many(url, settings, 1)
     assert run(url) == 0
 

@@ -72,7 +72,11 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(
         with psycopg.connect(conninfo) as conn:
             for namespace in (source, copy):
                 conn.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.Identifier(namespace, "documents")))
-        sent = [{"document_id": i, "vectors": v, "payload": p, "metadata": m} for i, v, p, m in given]
+        sent = [
+            {"document_id": i, "vectors": v, "payload": p, "metadata": m}
+            | ({"acl": {"read": [repr(i)[:200]]}} if v else {})
+            for i, v, p, m in given
+        ]
         if sent:
             body = {"documents": sent, "collection_id": "of its own"}
             api("POST", f"/namespaces/{source}/documents/upsert", body)
@@ -89,7 +93,10 @@ def bits(conninfo: str, namespace: str) -> list[Any]:
     with psycopg.connect(conninfo) as conn:
         rows = []
         for table, columns in (
-            ("documents", ("document_id", "collection_id", "payload", "metadata", "dense", "provenance")),
+            (
+                "documents",
+                ("document_id", "collection_id", "payload", "metadata", "dense", "provenance", "acl", "readers"),
+            ),
             ("documents_many", ("document_id", "position", "vector")),
         ):
             names = sql.SQL(", ").join(map(sql.Identifier, columns))

@@ -58,15 +58,11 @@ class Nearest:
     def _shape(self, to: Lowering) -> SearchShape:
         wanted = self.whole and self.config.index_method != "exact"
         ready = wanted and self.config.index_state == "ready"
-        column = to.catalog.documents.c[self.config.column]
-        counted: sa.Select[Any] = (
-            sa.select(sa.literal_column("1")).select_from(to.catalog.documents).where(column.is_not(None))
-        )
-        documents = Estimate(render(counted), ())
+        documents = Estimate(render(self._counted(to.catalog.relation.alias("d"))), ())
         kept = None
         if ready and self.filtered:
             aside = replace(to, binds=Binds(), relaxed=[], rendering="estimate")
-            text = render(counted.where(*self.where(aside, True)))
+            text = render(self._counted(to.catalog.documents).where(*self.where(aside, True)))
             kept = Estimate(text, tuple(aside.binds.found.values()))
         return SearchShape(
             to.prefix,
@@ -80,6 +76,10 @@ class Nearest:
             lacking=self.config.index_state if wanted and not ready else None,
         )
 
+    def _counted(self, documents: sa.FromClause) -> sa.Select[Any]:
+        column = documents.c[self.config.column]
+        return sa.select(sa.literal_column("1")).select_from(documents).where(column.is_not(None))
+
     def _exact(self, to: Lowering, *more: sa.ColumnElement[bool]) -> sa.Select[Any]:
         documents = to.catalog.documents
         column = documents.c[self.config.column]
@@ -90,23 +90,37 @@ class Nearest:
         return found.order_by(exact + sa.literal_column("0")).limit(constant(self.rows))
 
     def _by_index(self, to: Lowering) -> sa.Select[Any]:
-        return self._in_order(to).where(*self.where(to, False)).limit(constant(self.rows * self._wider))
+        return (
+            self._in_order(to.catalog.documents).where(*self.where(to, False)).limit(constant(self.rows * self._wider))
+        )
 
     def _iterated(self, to: Lowering, way: Way) -> sa.Select[Any]:
         """The filter is asked of what the index hands over, so that what it hands over can be counted and bounded."""
+        if to.catalog.restricted:
+            return self._iterated_for_readers(to, way)
         kept = sa.and_(sa.true(), *self.where(to, False)).label("kept")
-        read = self._in_order(to).add_columns(kept).limit(constant(way.scan))
+        read = self._in_order(to.catalog.documents).add_columns(kept).limit(constant(way.scan))
         found = read.subquery(f"{to.prefix}_read_{self.number}")
         wanted = math.ceil(self.rows * max(way.spare, self._wider))
         return sa.select(found.c.document_id, found.c.distance).where(found.c.kept).limit(constant(wanted))
+
+    def _iterated_for_readers(self, to: Lowering, way: Way) -> sa.Select[Any]:
+        """The index hands over what is stored, whoever may read it; each is then looked up among what is theirs."""
+        documents, stored = to.catalog.documents, to.catalog.relation.alias("stored")
+        found = self._in_order(stored).limit(constant(way.scan)).subquery(f"{to.prefix}_read_{self.number}")
+        row = sa.select(documents.c.document_id).where(
+            documents.c.document_id == found.c.document_id, *self.where(to, False)
+        )
+        kept = row.limit(constant(1)).lateral(f"{to.prefix}_kept_{self.number}")
+        wanted = math.ceil(self.rows * max(way.spare, self._wider))
+        return sa.select(kept.c.document_id, found.c.distance).join_from(found, kept, sa.true()).limit(constant(wanted))
 
     @property
     def _wider(self) -> int:
         """The index may order by a coarser distance than the score's: more rows, re-scored with the whole vectors."""
         return BINARY_OVERSAMPLING if self.config.index_method == "hnsw_binary" else 1
 
-    def _in_order(self, to: Lowering) -> sa.Select[Any]:
-        documents = to.catalog.documents
+    def _in_order(self, documents: sa.FromClause) -> sa.Select[Any]:
         column = documents.c[self.config.column]
         found = sa.select(documents.c.document_id, distance(self.config.metric, column, self.query).label("distance"))
         return found.where(column.is_not(None)).order_by(index_distance(self.config, column, self.query))

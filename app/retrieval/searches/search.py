@@ -95,7 +95,7 @@ class Scope:
 
     def filtered(self, search: Search, to: Lowering) -> bool:
         collections = search.collection_identifiers or self.collections
-        return bool(self.filters or search.filters or collections or to.everywhere)
+        return bool(self.filters or search.filters or collections or to.everywhere or to.catalog.restricted)
 
     def of_all(self, to: Lowering) -> list[sa.ColumnElement[bool]]:
         """What is asked of a document where nothing is searched for."""
@@ -112,7 +112,12 @@ class Scope:
             return False
         kept = to.note(to.parsed(self.filters), to.parsed(search.filters), to.everywhere)
         collections = search.collection_identifiers or self.collections
-        return bool(collections) or (kept is not None and narrows(kept, to.catalog.field_indexes))
+        # Of what restricts the catalog there is an index.
+        return (
+            bool(collections)
+            or (kept is None and to.catalog.restricted)
+            or (kept is not None and narrows(kept, to.catalog.field_indexes))
+        )
 
     def where(self, n: int, search: Search, to: Lowering) -> list[sa.ColumnElement[bool]]:
         """What the stage, the request and the search ask of a document."""
@@ -217,9 +222,10 @@ def _lexical(n: int, search: Search, scope: Scope, to: Lowering) -> Found:
 
 
 def _of_documents(to: Lowering) -> list[sa.ColumnElement[bool]]:
-    """Nothing is asked, but that there is such a document: of a function's caller row-level security may hide some, and
-    postings and side tables are not under that."""
-    return [to.catalog.documents.c.document_id.is_not(None)] if to.as_function else []
+    """Nothing is asked, but that there is such a document: postings and side tables have those, too, that row-level
+    security hides from a function's caller, or access lists from a principal."""
+    hidden = to.as_function or to.catalog.restricted
+    return [to.catalog.documents.c.document_id.is_not(None)] if hidden else []
 
 
 # The query
@@ -269,7 +275,7 @@ def _in_sql(search: Search, config: VectorConfig, to: Lowering) -> InSql | None:
 
 def _stored(n: int, search: Search, query: Query, config: VectorConfig, to: Lowering) -> Needle:
     """The vector of a stored document."""
-    name, documents = f"{to.prefix}_query_{n}", to.catalog.relation.alias("q")
+    name, documents = f"{to.prefix}_query_{n}", to.catalog.stored("q")
     sql = in_sql.query_text(required=search.on_empty == "error")
     reference = to.binds.add(name, sa.Text(), _read(search, to), _reader(search, None, to), sql)
     is_it = [documents.c.document_id == reference]
@@ -341,7 +347,7 @@ TASKS = sa.table(
 
 def _missing(config: VectorConfig, to: Lowering) -> sa.ColumnElement[Any] | None:
     """How many documents are not in an index that is being filled: by its task's counters, of which one row is read."""
-    if config.filled_by is None:
+    if config.filled_by is None or to.catalog.restricted:
         return None
     task = to.binds.add(f"{to.prefix}_filled_by", sa.Text(), config.filled_by)
     open_ = sa.func.nullif(sa.func.greatest(TASKS.c.total - TASKS.c.done, ZERO_ROWS), ZERO_ROWS)

@@ -118,7 +118,7 @@ class DocumentEnrich(SqlStage, frozen=True, kw_only=True):
 
     def _matches(self, asked: sa.CTE, to: Lowering) -> sa.Select[Any]:
         """For each key that is asked for and found, what is merged of its document."""
-        target = to.catalog.relation.alias("target")
+        target = to.catalog.stored("target")
         key = to.value(Fields(target), self.target_field, "target_field")
         collection = to.binds.add(
             f"{to.prefix}_collection", sa.Text(), to.catalog.collection_id(self.target_collection_id)
