@@ -17,6 +17,7 @@ from app.domain import access
 from app.domain.adaptive_indexes import note_use
 from app.domain.runtime import Known, Prepared, Runtime
 from app.errors import InvalidRequest, Problem
+from app.retrieval.catalog import Catalog
 from app.retrieval.compiler import compile_plan
 from app.retrieval.executor import INPUTS, Page, estimate_rows, fill_estimate
 from app.retrieval.filters import Filter, all_of
@@ -110,18 +111,18 @@ async def plan(
             for shape in open_
         }
         found = compiled(runtime, prepared, lifted, n, choices, after_host=after_host)
-        settled = replace(found, settings=_settings(choices, found))
+        settled = replace(found, settings=_settings(choices, prepared.catalog, found))
         return Planned(settled, lifted.inputs, choices, places, warnings)
 
 
-def _settings(choices: Mapping[str, Choice], found: Plan) -> dict[str, str]:
+def _settings(choices: Mapping[str, Choice], catalog: Catalog, found: Plan) -> dict[str, str]:
     """What every index scan of the statement runs with: the widest that one of its searches needs."""
     scans = [choice for choice in choices.values() if choice.strategy != "exact"]
     if not scans:
         return {} if any(choice.cost > WORTH_WORKERS for choice in choices.values()) else ALONE
     return {
         **ALONE,
-        **(PLANNED_ONCE if len(scans) == len(found.shapes) and _is_by_indexes(found) else {}),
+        **(PLANNED_ONCE if len(scans) == len(found.shapes) and _is_by_indexes(catalog, found) else {}),
         "hnsw.ef_search": str(max(choice.ef_search for choice in scans)),
         # Relaxed order finds more with the same work; the statement sorts what it found by the exact distances.
         "hnsw.iterative_scan": "relaxed_order",
@@ -130,9 +131,10 @@ def _settings(choices: Mapping[str, Choice], found: Plan) -> dict[str, str]:
     }
 
 
-def _is_by_indexes(found: Plan) -> bool:
-    """Whether indexes serve all that a statement asks of the whole namespace, beside its vectors."""
-    return not found.wholes and all(shape.served or shape.kept is None for shape in found.shapes)
+def _is_by_indexes(catalog: Catalog, found: Plan) -> bool:
+    """Whether indexes serve all that a statement asks of the whole namespace, beside its vectors. How much a principal
+    may read differs from one to the other, so no plan is good for all of them."""
+    return not catalog.restricted and not found.wholes and all(shape.served or shape.kept is None for shape in found.shapes)
 
 
 def compiled(
