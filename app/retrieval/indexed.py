@@ -20,6 +20,7 @@ from app.retrieval.field_indexes import Kind, cells, is_system, keys, kinds, num
 from app.retrieval.filters import And, Condition, Filter, Not, Or
 from app.retrieval.geo_cells import cells_of
 from app.retrieval.keyed import implied, looser_field
+from app.retrieval.on_column import on_column
 from app.retrieval.operators import AREAS, COMPARISONS
 from app.retrieval.plan import Binds, InSql
 from app.retrieval.predicates import predicate
@@ -181,7 +182,7 @@ class _Indexed:
         for item in items:
             if not isinstance(item, Condition):
                 found.append(self.expression(item))
-            elif item.operator in COMPARISONS and self.has(item.field, "numbers"):
+            elif item.operator in COMPARISONS and self.has(item.field, "numbers") and not self.is_column(item.field):
                 bounds.setdefault(item.field, []).append(item)
             else:
                 found.append(self.condition(item))
@@ -198,6 +199,8 @@ class _Indexed:
         return sa.and_(found, sa.or_(bounds.is_certain(self.binds, self.hint), again))
 
     def condition(self, asked: Condition) -> sa.ColumnElement[bool]:
+        if self.is_column(asked.field):
+            return self.of_column(asked)
         if (shape := _area(asked)) is not None:
             return self.in_area(asked, shape)
         if asked.operator.startswith("key."):
@@ -210,6 +213,21 @@ class _Indexed:
         if self.estimate and asked.operator in _POSITIVE:
             return sa.not_(self.condition(replace(asked, operator=_POSITIVE[asked.operator])))
         return self.plain(asked)
+
+    def is_column(self, field: str) -> bool:
+        """Whether it is a column of an adopted table, whose index is the table's own."""
+        index = self.indexes.get(field)
+        return self.fields.rows is None and index is not None and index.column is not None
+
+    def of_column(self, asked: Condition) -> sa.ColumnElement[bool]:
+        if asked.operator.startswith("key."):
+            wider = implied(asked)
+            if wider is None:
+                return self.plain(asked)
+            found = self.expression(wider)
+            return found if self.estimate else sa.and_(found, _passes(self.plain(asked)))
+        on = on_column(asked, self.indexes[asked.field], self.fields, self.binds, self.hint)
+        return self.plain(asked) if on is None else on
 
     def keyed(self, asked: Condition) -> sa.ColumnElement[bool]:
         """Language B opens fewer arrays than language A, and compares instants."""
