@@ -18,7 +18,12 @@ COLUMNS = "title, year, genre, rating, seen, tags, info, released"
 
 @contextmanager
 def films(
-    conninfo: str, rows: int = 60, *, key: str = "bigint", index: str = "hnsw (embedding vector_cosine_ops)"
+    conninfo: str,
+    rows: int = 60,
+    *,
+    key: str = "bigint",
+    index: str = "hnsw (embedding vector_cosine_ops)",
+    dimension: int = 8,
 ) -> Iterator[str]:
     """A table in a schema of its own; its name. Dropped with all that depends on it."""
     schema = f"user_{uuid4().hex[:12]}"
@@ -28,13 +33,13 @@ def films(
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         create = sql.SQL(
             "CREATE TABLE {} (id {} PRIMARY KEY, title text, year integer, genre varchar(20) NOT NULL, rating numeric, "
-            "seen boolean, tags text[], info jsonb, released timestamptz, embedding vector(8), poster bytea)"
+            "seen boolean, tags text[], info jsonb, released timestamptz, embedding vector({}), poster bytea)"
         )
-        conn.execute(create.format(table, sql.SQL(key)))
+        conn.execute(create.format(table, sql.SQL(key), sql.Literal(dimension)))
         with conn.cursor() as cursor:
             cursor.executemany(
                 sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)").format(table),
-                [film(n, draw, key) for n in range(rows)],
+                [film(n, draw, key, dimension) for n in range(rows)],
             )
         conn.execute(sql.SQL("CREATE INDEX films_near ON {} USING ").format(table) + sql.SQL(index))
         conn.execute(sql.SQL("ANALYZE {}").format(table))
@@ -44,9 +49,9 @@ def films(
             conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
 
 
-def film(n: int, draw: np.random.Generator, key: str) -> tuple[Any, ...]:
+def film(n: int, draw: np.random.Generator, key: str, dimension: int) -> tuple[Any, ...]:
     id_ = f"00000000-0000-0000-0000-{n:012}" if key == "uuid" else f"film {n}" if key == "text" else n
-    vector = None if n % 17 == 16 else str(draw.standard_normal(8).round(3).tolist())
+    vector = None if n % 17 == 16 else str(draw.standard_normal(dimension).round(3).tolist())
     title, year, rating = f"Film {n}" if n % 5 else None, 1990 + n % 30, n % 10 + 0.5 if n % 4 else None
     tags, info = [f"tag {n % 3}", "all"], json.dumps({"length": 80 + n, "cast": [{"name": f"actor {n % 7}"}]})
     released = f"{1990 + n % 30}-03-04 05:06:07+02"

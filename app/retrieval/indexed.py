@@ -73,15 +73,20 @@ def advice(filter_: Filter, catalog: Catalog) -> list[str]:
     said = []
     for field, type_ in unindexed(filter_, catalog):
         start, index = f"The filter on {field!r} reads every document", found.get(field)
+        ensure = f"POST /v1/namespaces/{catalog.namespace_id}/ensure-indexes"
         entry = f'{{"field_name": {written(field)}, "type": "{type_}"}}'
-        if index is None:
+        if catalog.adopted is not None:
+            does = (
+                f"an index of that column does, once {ensure} has found it" if field in catalog.adopted.fields else ""
+            )
+            said.append(f"{start} of the adopted table; {does or 'none of its indexes can serve it'}.")
+        elif index is None:
             said.append(f'{start}; declare a payload index: {patch} {{"payload_indexes": [{entry}]}}.')
         elif index.state == "ready":
             said.append(f"{start}: its payload index is of type {index.type}; declare {entry} instead ({patch}).")
         elif index.state == "building":
             said.append(f"{start} until its payload index is built.")
         else:
-            ensure = f"POST /v1/namespaces/{catalog.namespace_id}/ensure-indexes"
             said.append(f"{start}: the build of its payload index failed; try again, {ensure}.")
     return said
 

@@ -1,6 +1,9 @@
 -- find_table --
--- A table by its name, as PostgreSQL reads it here; null where there is none.
-SELECT CAST(to_regclass(:name) AS oid);
+-- A table by its name, as PostgreSQL reads it here, also in a schema that the service may not enter; null where there is none.
+SELECT CASE cardinality(p.parts) WHEN 1 THEN CAST(to_regclass(:name) AS oid) WHEN 2 THEN (
+    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+    WHERE s.nspname = p.parts[1] AND c.relname = p.parts[2]) END
+FROM (SELECT parse_ident(:name) AS parts) p;
 
 -- adoptable_table --
 -- What a table is, whether the service may read it, and the role that has to be granted it if not. A member of
