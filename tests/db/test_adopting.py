@@ -18,7 +18,7 @@ from app.db import namespace_migrations
 from app.db.namespace_migrations import Step
 from app.settings import Settings
 from tests.adopting import adopt, copied, films
-from tests.http import ROOT_KEY, Api, feature_search, search
+from tests.http import ROOT_KEY, Api, feature_search, search, stage
 
 # Where each row lies and who wrote it; the table's file; its columns with all their settings; its indexes and triggers.
 PHYSICAL = (
@@ -117,7 +117,7 @@ def shown(answer: Any) -> Any:
     for found in answer["documents"]:
         found["_internal"].pop("created_at")
         found["_internal"].pop("updated_at")
-    return [(found.pop("score"), found) for found in answer["documents"]]
+    return [(found.pop("score", None), found) for found in answer["documents"]]
 
 
 @pytest.mark.parametrize("index", ["hnsw (embedding vector_cosine_ops)", "btree (year)"])
@@ -146,6 +146,55 @@ def test_answers_are_those_of_a_namespace_with_the_same_documents(
                 body = {"filters": filters, "limit": 100}
                 listed = [each("POST", "/documents/list", body)["results"] for each in (api, other)]
                 assert [d["document_id"] for d in listed[0]] == [d["document_id"] for d in listed[1]], filters
+
+
+PIPELINES: list[list[dict[str, Any]]] = [
+    [stage("attribute_filter", field="year", operator="gt", value=2000), stage("sort_attribute", field="title")],
+    [
+        feature_search(search("embedding", NEAR, top_k=30), facets=["genre", "tags"]),
+        stage("attribute_filter", field="seen", operator="eq", value=True),
+        stage("sort_attribute", field="info.length", direction="desc"),
+    ],
+    [
+        feature_search(
+            {
+                "feature_uri": "embedding",
+                "query": {"input_mode": "document", "document_ref": {"document_id": "7"}},
+                "top_k": 12,
+            }
+        ),
+        stage("mmr", top_k=4),
+    ],
+    [
+        feature_search(search("embedding", NEAR, top_k=30)),
+        stage("deduplicate", fields=["genre"]),
+        stage("limit", limit=9),
+    ],
+]
+
+
+def test_pipelines_and_aggregates_are_those_of_a_namespace_with_the_same_documents(
+    api: Api, other: Api, conninfo: str, table: str
+) -> None:
+    run(conninfo, "CREATE INDEX ON {} (year)", table)
+    adopt(api, table)
+    other.standalone(("embedding", 8))
+    other.upsert(copied(conninfo, table))
+    for n, stages in enumerate(PIPELINES):
+        for each in (api, other):
+            each.retriever(f"r{n}", *stages)
+        found, wanted = (shown(each.execute(f"r{n}")) for each in (api, other))
+        assert found == wanted
+        assert found
+    body = {
+        "group_by": [{"field": "genre"}],
+        "aggregations": [{"function": "count", "alias": "n"}, {"function": "avg", "field": "year", "alias": "year"}],
+        "filters": {"field": "year", "operator": "gte", "value": 1995},
+    }
+    path = "/collections/_direct_upsert/documents/aggregate"
+    assert api("POST", path, body)["results"] == other("POST", path, body)["results"]
+    listed = api("POST", "/documents/list", {"filters": {"field": "rating", "operator": "gt", "value": 3}})
+    assert listed["results"]
 
 
 @pytest.fixture
@@ -211,10 +260,12 @@ def test_nothing_writes_to_an_adopted_table(api: Api, conninfo: str, table: str,
     ]
     for method, path, body in refused:
         assert api.refused(method, path, body, status=409) == ("adopted_table", []), path
-    for path in (tmp_path / "saved",):
-        told = CliRunner().invoke(main, ["backup", api.namespace, str(path)], env={"DATABASE_URL": conninfo})
-        assert "adopted table" in told.output
-        assert not path.exists()
+    file, environment = tmp_path / "saved", {"DATABASE_URL": conninfo}
+    assert "adopted table" in CliRunner().invoke(main, ["backup", api.namespace, str(file)], env=environment).output
+    assert not file.exists()
+    out = str(tmp_path / "films.jsonl")
+    told = CliRunner().invoke(main, ["export", out, "--namespace", api.namespace], env=environment)
+    assert told.output == f"60 documents in {out}.\n"
     with psycopg.connect(conninfo) as conn, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(api.namespace, "documents")))
     assert physical(conninfo, table) == before
@@ -234,7 +285,14 @@ def test_a_promotion_gives_it_a_service_for_queries_and_no_more(api: Api, connin
             "adopted_table@body.add_vectors",
             "adopted_table@body.vector_mappings.0.source_field",
         ]
-        assert api.promote({"vector_mappings": [wanted]})["mode"] == "managed"
+        assert api("POST", f"/namespaces/{api.namespace}/promote/validate", {"vector_mappings": [wanted]})["valid"]
+        rehearsed = api.promote({"vector_mappings": [wanted], "dry_run": "rehearse"})
+        assert (rehearsed["verdict"], rehearsed["ddl"], rehearsed["documents_estimated"]) == ("promoted", [], 60)
+        (_, problems) = api.refused(
+            "POST", f"/namespaces/{api.namespace}/promote", {"vector_mappings": [wanted], "verify": "require"}
+        )
+        assert problems[0].startswith("proof_")  # made of random numbers
+        assert api.promote({"vector_mappings": [wanted], "verify": "off"})["mode"] == "managed"
         api.retriever("plots", feature_search(search("plot", "{{INPUT.q}}", mode="text", top_k=4)))
         assert len(api.ids("plots", inputs={"q": "a war in space"})) == 4
         assert physical(conninfo, table) == before

@@ -1,4 +1,4 @@
-"""Who may read an adopted table: those whom its owner has granted that, within its row-level security, and no others."""
+"""Who may read an adopted table: whom its owner has granted that, as its row-level security says, and no others."""
 
 from collections.abc import Iterator
 from uuid import uuid4
