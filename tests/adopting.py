@@ -12,6 +12,7 @@ from psycopg import sql
 
 from tests.http import Api
 
+NEAR = [1, 0.5, 0, 0, -1, 0, 0, 0.25]
 GENRES = ("drama", "comedy", "war")
 COLUMNS = "title, year, genre, rating, seen, tags, info, released"
 
@@ -76,3 +77,10 @@ def copied(conninfo: str, table: str) -> list[dict[str, Any]]:
 
 def adopt(api: Api, table: str, *, status: int = 200, **more: Any) -> Any:
     return api("POST", "/namespaces/adopt", {"table": table, "namespace_id": api.namespace, **more}, status=status)
+
+
+def run(conninfo: str, query: str, *names: str) -> list[Any]:
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        parts = [sql.Identifier(*name.split(".")) for name in names]
+        cursor = conn.execute(sql.SQL(query).format(*parts))
+        return cursor.fetchall() if cursor.description else []

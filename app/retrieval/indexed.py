@@ -76,10 +76,9 @@ def advice(filter_: Filter, catalog: Catalog) -> list[str]:
         ensure = f"POST /v1/namespaces/{catalog.namespace_id}/ensure-indexes"
         entry = f'{{"field_name": {written(field)}, "type": "{type_}"}}'
         if catalog.adopted is not None:
-            does = (
-                f"an index of that column does, once {ensure} has found it" if field in catalog.adopted.fields else ""
-            )
-            said.append(f"{start} of the adopted table; {does or 'none of its indexes can serve it'}.")
+            column = f"an index of that column would serve it, once {ensure} has found it"
+            none = "none of its indexes can serve it"
+            said.append(f"{start} of the adopted table; {column if field in catalog.adopted.fields else none}.")
         elif index is None:
             said.append(f'{start}; declare a payload index: {patch} {{"payload_indexes": [{entry}]}}.')
         elif index.state == "ready":
