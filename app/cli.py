@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app import __version__, service
+from app.commands.adopt import adopt
 from app.commands.backup import backup, restore
 from app.commands.doctor import doctor
 from app.commands.keys import keys
@@ -135,6 +136,7 @@ main.add_command(keys)
 main.add_command(doctor)
 main.add_command(roles)
 main.add_command(worker)
+main.add_command(adopt)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(show_settings)

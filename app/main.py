@@ -9,6 +9,7 @@ from litestar.di import Provide
 
 from app import tracing
 from app.api import (
+    adopting,
     aggregation,
     backfills,
     batches,
@@ -99,6 +100,7 @@ def create_app(
             namespaces.router,
             namespace_lists.router,
             namespace_operations.router,
+            adopting.router,
             promotion.router,
             vector_indexes.router,
             dead_work.router,

@@ -609,6 +609,44 @@ END $$;
 
 COMMENT ON FUNCTION pgretrieve.keep_audit_events() IS 'Refuses what would change or remove audit events.';
 
+CREATE FUNCTION pgretrieve.key_bigint(document_ids text[]) RETURNS bigint[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+SELECT ARRAY(SELECT key FROM pg_catalog.unnest(document_ids) AS one, pgretrieve.key_bigint(one) AS key WHERE key IS NOT NULL) $$;
+
+COMMENT ON FUNCTION pgretrieve.key_bigint(document_ids text[]) IS 'The same for several.';
+
+CREATE FUNCTION pgretrieve.key_bigint(document_id text) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+BEGIN
+    IF document_id !~ '^(0|-?[1-9][0-9]{0,18})$' OR NOT pg_catalog.pg_input_is_valid(document_id, 'bigint') THEN
+        RETURN NULL;
+    END IF;
+    RETURN document_id::bigint;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.key_bigint(document_id text) IS 'A document_id of an adopted table as its integer key; null where it is none.';
+
+CREATE FUNCTION pgretrieve.key_uuid(document_ids text[]) RETURNS uuid[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+SELECT ARRAY(SELECT key FROM pg_catalog.unnest(document_ids) AS one, pgretrieve.key_uuid(one) AS key WHERE key IS NOT NULL) $$;
+
+COMMENT ON FUNCTION pgretrieve.key_uuid(document_ids text[]) IS 'The same for several.';
+
+CREATE FUNCTION pgretrieve.key_uuid(document_id text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+BEGIN
+    IF document_id !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        RETURN NULL;
+    END IF;
+    RETURN document_id::uuid;
+END $_$;
+
+COMMENT ON FUNCTION pgretrieve.key_uuid(document_id text) IS 'A document_id of an adopted table as its UUID; null where it is none.';
+
 CREATE FUNCTION pgretrieve.lexical_changed() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
@@ -1560,6 +1598,9 @@ CREATE TABLE pgretrieve.namespaces (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     schema_revision integer DEFAULT 0 NOT NULL,
+    adopted_from regclass,
+    adopted_as jsonb,
+    CONSTRAINT namespaces_adopted CHECK (((adopted_from IS NULL) = (adopted_as IS NULL))),
     CONSTRAINT namespaces_mode_check CHECK ((mode = ANY (ARRAY['standalone'::text, 'managed'::text])))
 );
 
@@ -1586,6 +1627,10 @@ COMMENT ON COLUMN pgretrieve.namespaces.created_at IS 'When it was created.';
 COMMENT ON COLUMN pgretrieve.namespaces.updated_at IS 'When the catalog''s row last changed.';
 
 COMMENT ON COLUMN pgretrieve.namespaces.schema_revision IS 'The last change of namespaces'' schemas (migrations/namespaces) that this one has had.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.adopted_from IS 'The table of its user that this namespace reads, through the view `documents` of its schema, and never writes; null: it has a table of its own.';
+
+COMMENT ON COLUMN pgretrieve.namespaces.adopted_as IS 'Of an adopted table, {key, fields}: the type that documents are looked up by (text, bigint, uuid), and the view''s columns that are fields of the payload.';
 
 CREATE TABLE pgretrieve.promotions (
     promotion_id bigint NOT NULL,
@@ -1657,10 +1702,13 @@ CREATE VIEW pgretrieve.all_namespaces AS
            FROM pgretrieve.promotions p
           WHERE ((p.namespace_id = n.namespace_id) AND (p.promoted_at >= n.created_at))) AS promoted_at,
     n.version,
-    n.updated_at
+    n.updated_at,
+    n.adopted_from
    FROM ((pgretrieve.namespaces n
      LEFT JOIN pg_namespace s ON ((s.nspname = n.schema_name)))
-     LEFT JOIN pg_class t ON (((t.relnamespace = s.oid) AND (t.relname = 'documents'::name))));
+     LEFT JOIN pg_class t ON ((t.oid = COALESCE((n.adopted_from)::oid, ( SELECT d.oid
+           FROM pg_class d
+          WHERE ((d.relnamespace = s.oid) AND (d.relname = 'documents'::name)))))));
 
 COMMENT ON VIEW pgretrieve.all_namespaces IS 'Every namespace: how it is called, where it lies, and what it has.';
 
@@ -1687,6 +1735,8 @@ COMMENT ON COLUMN pgretrieve.all_namespaces.promoted_at IS 'When it became manag
 COMMENT ON COLUMN pgretrieve.all_namespaces.version IS 'Goes up with each change of configs, mappings and mode.';
 
 COMMENT ON COLUMN pgretrieve.all_namespaces.updated_at IS 'When that last changed.';
+
+COMMENT ON COLUMN pgretrieve.all_namespaces.adopted_from IS 'The table of its user that it reads; null: it has a table of its own.';
 
 CREATE VIEW pgretrieve.all_open_work AS
  SELECT w.namespace_id,
@@ -1963,11 +2013,12 @@ CREATE VIEW pgretrieve.all_vector_configs AS
             ELSE NULL::integer
         END AS bytes_of_a_vector,
     c.created_at
-   FROM (((((pgretrieve.vector_configs c
+   FROM ((((((pgretrieve.vector_configs c
      JOIN pgretrieve.namespaces n USING (namespace_id))
      LEFT JOIN pgretrieve.vector_inference_map m ON (((m.namespace_id = c.namespace_id) AND (m.name = c.name))))
      LEFT JOIN pg_namespace s ON ((s.nspname = n.schema_name)))
-     LEFT JOIN pg_class x ON (((x.relnamespace = s.oid) AND (x.relname = c.index_name) AND (x.relkind = 'i'::"char"))))
+     LEFT JOIN pg_class a ON ((a.oid = (n.adopted_from)::oid)))
+     LEFT JOIN pg_class x ON (((x.relnamespace = COALESCE(a.relnamespace, s.oid)) AND (x.relname = c.index_name) AND (x.relkind = 'i'::"char"))))
      LEFT JOIN pg_index i ON ((i.indexrelid = x.oid)));
 
 COMMENT ON VIEW pgretrieve.all_vector_configs IS 'Every vector config: the column that holds its vectors, its index and that one''s state and size, and its service.';

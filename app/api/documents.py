@@ -24,7 +24,7 @@ from app.api.writing import writing
 from app.db.engine import transaction
 from app.domain import acls, document_changes, documents, idempotency, pending
 from app.domain.documents import Document
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.namespaces import load_catalog, lock_catalog, refuse_adopted
 from app.domain.pending import Pending
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
@@ -339,6 +339,7 @@ async def _delete(runtime: Runtime, namespace: str, document_id: str, collection
     found = _path_id(document_id)
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace)
+        refuse_adopted(catalog)
         await documents.delete(conn, catalog, found, collection)
     return {"success": True, "message": f"Document {found!r} is deleted.", "document_id": found}
 

@@ -13,9 +13,9 @@ from app.domain.namespace_changes import UNSET, Changes, Unset
 from app.domain.namespaces import Backfill, NewVector
 from app.domain.payload_indexes import PayloadIndex
 
-# Three ids would be paths of other operations.
+# Four ids would be paths of other operations.
 NamespaceId = Annotated[
-    str, msgspec.Meta(pattern=r"^(?!(?:list|standalone|stats)$)[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)")
+    str, msgspec.Meta(pattern=r"^(?!(?:adopt|list|standalone|stats)$)[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)")
 ]
 NamespaceName = Annotated[str, msgspec.Meta(min_length=3, max_length=64)]
 
@@ -185,6 +185,7 @@ class Namespace(msgspec.Struct, kw_only=True):
     clone_task_id: str | None = None
     clone_dispatched_at: datetime | None = None
     source_namespace_id: str | None = None
+    adopted_from: str | None = None
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None = None
@@ -209,6 +210,7 @@ def shown(found: Description, *, whole: bool = True) -> Namespace:
         dynamic_vector_indexes=found.dynamic_vector_indexes,
         payload_index_count=found.payload_index_count,
         document_count=found.estimated_documents,
+        adopted_from=found.adopted_from,
         bucket_count=found.bucket_count,
         collection_count=found.collection_count,
         object_count=found.object_count,

@@ -156,8 +156,11 @@ def from_driver(error: psycopg.Error) -> PgretrieveError | None:
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return Conflict("Another transaction holds the lock that this needs; try again.", code="locked", retryable=True)
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
-        message = "The namespace was deleted or changed while this ran; try again."
+        message = "The namespace was deleted or changed while this ran; try again. (An adopted table: was it dropped?)"
         return Conflict(message, code="changing", retryable=True)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        message = f"The service's role lacks a right: {_first(error)}. Its owner grants SELECT on an adopted table."
+        return Unavailable(message, code="no_privilege", retryable=False)
     if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
         return Unavailable("This request met another one and was rolled back; try again.", code="collision")
     if isinstance(error, psycopg.errors.QueryCanceled):

@@ -72,7 +72,7 @@ async def publish(
         raise InvalidRequest([Problem(("body", "name"), "bad_name", "PostgreSQL has no U+0000 in names.")])
     deployed = Deployed(runtime.limits, runtime.settings.hnsw_ef_search)
     async with transaction(runtime.engine, runtime.settings) as conn:
-        catalog = await lock_catalog(conn, namespace_of(request), exclusive=False)
+        catalog = await lock_catalog(conn, namespace_of(request), exclusive=False, adopted_too=True)
         found = await retrievers.find(conn, catalog.namespace_id, retriever_id)
         await requested.note_services(conn, runtime)
         return _shown(await functions.publish(conn, catalog, found.retriever_id, name, deployed), catalog.schema)

@@ -23,11 +23,14 @@ BATCH = 50  # a changed table holds some ten locks until its batch commits; Post
 LOCK_TIMEOUT = "1s"
 ROUNDS = 5
 
-PENDING = "SELECT count(*) FROM pgretrieve.namespaces WHERE schema_revision < %s"
+# Adopted tables are their users', and have nothing in their schemas that steps change.
+# Adopted tables are their users': there is nothing of ours for a step to change.
+PENDING = "SELECT count(*) FROM pgretrieve.namespaces WHERE schema_revision < %s AND adopted_from IS NULL"
 # What another migrator has in hand is passed over.
 TAKE = """
     SELECT namespace_id, schema_name, schema_revision FROM pgretrieve.namespaces
-    WHERE schema_revision < %s AND namespace_id > %s ORDER BY namespace_id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
+    WHERE schema_revision < %s AND adopted_from IS NULL AND namespace_id > %s
+    ORDER BY namespace_id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 """
 DONE = "UPDATE pgretrieve.namespaces SET schema_revision = %s WHERE namespace_id = %s"
 

@@ -84,6 +84,7 @@ def _whole(path: Path) -> Iterator[Path]:
 async def _save(conn: AsyncConnection, namespace: str, part: Path, progress: Progress) -> Manifest:
     await conn.execute(statement("set_time_limits"), {"statement": f"{A_DAY_MS}ms", "lock": "0", "origin": None})
     catalog = await namespaces.load_catalog(conn, namespace)
+    namespaces.refuse_adopted(catalog)
     catalog = replace(catalog, shadows=())
     binds = {"namespace_id": catalog.namespace_id}
     rows: str = (await conn.execute(statement("backup_rows"), binds)).scalar_one()

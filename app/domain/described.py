@@ -23,7 +23,7 @@ TIMES = ("created_at", "updated_at")
 SORTABLE = ("namespace_id", "namespace_name", "mode", *TIMES)
 FIELDS = (*TEXTS, *TIMES, "dynamic_vector_indexes", "payload_index_count")
 COUNTS = ("bucket_count", "collection_count", "object_count", "estimated_documents")
-OTHERS = (*COUNTS, "settings", "vector_configs", "inference_map", "payload_indexes")
+OTHERS = (*COUNTS, "settings", "adopted_from", "vector_configs", "inference_map", "payload_indexes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Description:
     inference_map: str
     payload_indexes: str
     payload_index_count: int
+    adopted_from: str | None = None
     bucket_count: int = 0
     collection_count: int = 0
     object_count: int = 0

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.statements import statement
-from app.domain import audit, functions, lexical, payload_builds, payload_indexes, tasks
+from app.domain import adopting, audit, functions, lexical, payload_builds, payload_indexes, tasks
 from app.domain.namespaces import lock_catalog
 from app.jobs import queue
 from app.retrieval.catalog import Catalog, VectorConfig
@@ -39,8 +39,13 @@ class Ensured:
 
 async def ensure(conn: AsyncConnection, identifier: str, *, rebuild: bool) -> Ensured:
     """Look at every index. What is not as it should be (with `rebuild`: everything) is given to the job."""
-    catalog = await lock_catalog(conn, identifier, exclusive=True)
+    catalog = await lock_catalog(conn, identifier, exclusive=True, adopted_too=not rebuild)
     found = Ensured(catalog.namespace_id)
+    if catalog.adopted is not None:
+        catalog = await adopting.look_again(conn, catalog)
+        found.exact += [config.name for config in catalog.vector_configs if config.index_method == "exact"]
+        found.ensured += [config.name for config in catalog.vector_configs if config.index_method != "exact"]
+        return found
     pending = await open_builds(conn, catalog.namespace_id)
     for config in catalog.vector_configs:
         if config.index_method == "exact":

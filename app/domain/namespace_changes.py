@@ -35,7 +35,7 @@ async def change(conn: AsyncConnection, identifier: str, changes: Changes) -> st
         check_name(changes.namespace_name, ("body", "namespace_name"), problems, 3, 64)
     payload_indexes.check_declared(changes.payload_indexes or (), problems)
     problems.refuse()
-    catalog = await lock_catalog(conn, identifier, exclusive=True)
+    catalog = await lock_catalog(conn, identifier, exclusive=True, adopted_too=changes.payload_indexes is None)
     namespace_id = catalog.namespace_id
     name = catalog.namespace_name if changes.namespace_name is None else changes.namespace_name
     if name != catalog.namespace_name:

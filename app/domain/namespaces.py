@@ -15,6 +15,7 @@ from app.db.statements import as_json, statement
 from app.domain import access, audit, sources
 from app.domain.payload_indexes import PayloadIndex, check_declared, put_declared
 from app.errors import Conflict, NotFound, Problems
+from app.retrieval.adopted import Adopted
 from app.retrieval.catalog import SIDE, Catalog, FieldIndex, IndexState, Kind, LexicalField, Mode, Source, VectorConfig
 from app.retrieval.vectors import MAX_SPARSE_DIMENSION, METRIC_SPELLINGS, index_method
 from app.settings import Settings
@@ -22,7 +23,7 @@ from app.settings import Settings
 # Retrievers name vectors where templates may stand.
 TEMPLATED = re.compile(r"\{[{%]")
 # Paths of other operations begin with these.
-RESERVED_IDENTIFIERS = frozenset({"list", "standalone", "stats", ".", ".."})
+RESERVED_IDENTIFIERS = frozenset({"adopt", "list", "standalone", "stats", ".", ".."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +254,11 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     if "\0" in identifier:
         raise NotFound("namespace", identifier)
     binds = {"identifier": identifier, "visible": access.visible()}
-    row = (await conn.execute(statement("load_catalog"), binds)).mappings().one_or_none()
-    if row is None:
+    found_row = (await conn.execute(statement("load_catalog"), binds)).mappings().one_or_none()
+    if found_row is None:
         raise NotFound("namespace", identifier)
+    row = dict(found_row)
+    table, read_as = row.pop("adopted_from"), row.pop("adopted_as")
     every = [(config.pop("shadow_of"), VectorConfig(**config)) for config in row["vector_configs"]]
     configs = tuple(config for shadow_of, config in every if shadow_of is None)
     shadows = tuple(config for shadow_of, config in every if shadow_of is not None)
@@ -271,6 +274,8 @@ async def load_catalog(conn: AsyncConnection, identifier: str) -> Catalog:
     }
     sources = tuple(Source(**source) for source in row["sources"])
     found |= {"payload_indexes": indexes, "sources": sources, "compared": tuple(row["compared"])}
+    if read_as is not None:
+        found["adopted"] = msgspec.convert({"table": table, **read_as}, Adopted)
     return Catalog(**{**row, **found}, readers=access.restriction())
 
 
@@ -286,19 +291,34 @@ def state_of(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-async def lock_catalog(conn: AsyncConnection, identifier: str, *, exclusive: bool) -> Catalog:
-    """The same, kept from changing until the transaction ends."""
+async def lock_catalog(
+    conn: AsyncConnection, identifier: str, *, exclusive: bool, adopted_too: bool = False
+) -> Catalog:
+    """The same, kept from changing until the transaction ends. `Conflict` of an adopted table, unless expected."""
     name = "lock_namespace" if exclusive else "share_namespace"
     binds = {"identifier": identifier, "visible": access.visible()}
     found = (await conn.execute(statement(name), binds)).scalar_one_or_none() if "\0" not in identifier else None
     if found is None:
         raise NotFound("namespace", identifier)
-    return await load_catalog(conn, found)
+    catalog = await load_catalog(conn, found)
+    if not adopted_too:
+        refuse_adopted(catalog)
+    return catalog
+
+
+def refuse_adopted(catalog: Catalog) -> None:
+    """Raises `Conflict` for what would write to, change or copy a table that is its user's."""
+    if catalog.adopted is not None:
+        message = (
+            f"The namespace {catalog.namespace_id!r} is an adopted table: it stays its owner's, who writes to it and "
+            "changes it in SQL. The service reads it, and offers this for namespaces of its own only."
+        )
+        raise Conflict(message, code="adopted_table")
 
 
 async def delete(conn: AsyncConnection, identifier: str) -> str:
-    """Delete the namespace with everything in it; its promotions' audit rows stay."""
-    catalog = await lock_catalog(conn, identifier, exclusive=True)
+    """Delete the namespace with everything in it; its promotions' audit rows stay, and so does an adopted table."""
+    catalog = await lock_catalog(conn, identifier, exclusive=True, adopted_too=True)
     await ddl.drop_namespace(conn, catalog.schema)
     await conn.execute(statement("delete_namespace"), {"namespace_id": catalog.namespace_id})
     about = {"namespace_name": catalog.namespace_name, "mode": catalog.mode}

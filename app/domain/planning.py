@@ -134,7 +134,11 @@ def _settings(choices: Mapping[str, Choice], catalog: Catalog, found: Plan) -> d
 def _is_by_indexes(catalog: Catalog, found: Plan) -> bool:
     """Whether indexes serve all that a statement asks of the whole namespace, beside its vectors. How much a principal
     may read differs from one to the other, so no plan is good for all of them."""
-    return not catalog.restricted and not found.wholes and all(shape.served or shape.kept is None for shape in found.shapes)
+    return (
+        not catalog.restricted
+        and not found.wholes
+        and all(shape.served or shape.kept is None for shape in found.shapes)
+    )
 
 
 def compiled(

@@ -78,6 +78,7 @@ def decide_promotion(
 ) -> Decision:
     """Check the request against the namespace and the services. Pure: the same inputs, the same decision."""
     problems = Problems()
+    _check_adopted(catalog, wanted, problems)
     _check_mappings(catalog, wanted.vector_mappings, services, problems)
     here = (*BODY, "add_vectors")
     check_vectors(wanted.add_vectors, here, tuple(catalog.by_name), settings, problems)
@@ -93,6 +94,21 @@ def decide_promotion(
         v.name: Mapped(v.name, v.inference_service, v.source_field) for v in wanted.add_vectors if v.inference_service
     }
     return Decision((), as_configs(wanted.add_vectors, "building", catalog.vector_configs), mappings)
+
+
+def _check_adopted(catalog: Catalog, wanted: Promotion, problems: Problems) -> None:
+    """An adopted table gets services for queries alone: nothing that writes vectors into a table that is its user's."""
+    if catalog.adopted is None:
+        return
+    if wanted.add_vectors:
+        message = (
+            "The namespace is an adopted table, to which no columns are added: add them in SQL, and adopt it again."
+        )
+        problems.add((*BODY, "add_vectors"), "adopted_table", message)
+    for n, mapped in enumerate(wanted.vector_mappings):
+        if mapped.source_field is not None:
+            message = "The namespace is an adopted table, whose documents do not embed themselves: leave this out."
+            problems.add((*BODY, "vector_mappings", n, "source_field"), "adopted_table", message)
 
 
 def _check_mappings(
@@ -161,7 +177,7 @@ async def promote(
     Raises `Conflict` (not standalone), `InvalidRequest` (every problem), `NotFound`, or the driver's
     lock timeout, after which the caller may try again in a new transaction.
     """
-    before = await lock_catalog(conn, identifier, exclusive=True)
+    before = await lock_catalog(conn, identifier, exclusive=True, adopted_too=True)
     refuse_mode(before)
     services = await held(conn, services, wanted.services())
     decision = decide_promotion(before, wanted, services, settings)

@@ -20,6 +20,8 @@ from app.settings import Settings
 # Pages that are drawn first, then where these had too few rows: 640 pages (5 MB) hold 64 rows of one page each
 # ten times over. The last are half a gigabyte, which is read only where such rows are rare.
 PAGES = (640, 6_400, 64_000)
+# Of an adopted table.
+FIRST = 100_000
 PILOT = 12
 """Rows by which fields and readings are chosen: fewer than that and chance agrees to 0.2 now and then."""
 MAX_FIELDS = 6
@@ -62,6 +64,8 @@ async def draw(
 async def _draw_ids(
     conn: AsyncConnection, catalog: Catalog, config: VectorConfig, source_field: str | None, settings: Settings
 ) -> list[str]:
+    if catalog.adopted is not None:
+        return await _draw_adopted(conn, catalog, config, source_field, settings)
     relation = {"schema": catalog.schema, "relation": catalog.relation.name}
     pages = (await conn.execute(statement("count_pages"), relation)).scalar_one()
     ids: list[str] = []
@@ -77,6 +81,19 @@ async def _draw_ids(
         if whole or len(ids) == settings.proof_rows:
             break
     return ids
+
+
+async def _draw_adopted(
+    conn: AsyncConnection, catalog: Catalog, config: VectorConfig, source_field: str | None, settings: Settings
+) -> list[str]:
+    """A view has no blocks to draw by: at random among the rows that PostgreSQL finds first."""
+    documents = catalog.documents
+    first = sa.select(documents.c.document_id).where(documents.c[config.column].is_not(None))
+    if source_field is not None:
+        first = first.where(_text(documents, source_field, 1).is_not(None))
+    rows = first.limit(FIRST).subquery("first")
+    query = sa.select(rows.c.document_id).order_by(sa.func.random()).limit(settings.proof_rows)
+    return list((await conn.execute(query)).scalars())
 
 
 def _text(documents: sa.FromClause, field: str, longest: int) -> sa.ColumnElement[str | None]:

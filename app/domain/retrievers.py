@@ -47,7 +47,7 @@ async def put(
 ) -> Retriever:
     """Store a retriever, or a new version of the one of that name; with `only_new` a taken name is a `Conflict`."""
     _check_name(name)
-    catalog = await lock_catalog(conn, identifier, exclusive=False)
+    catalog = await lock_catalog(conn, identifier, exclusive=False, adopted_too=True)
     check_definition(definition, catalog, limits)
     binds = {
         "retriever_id": f"ret_{secrets.token_hex(12)}",
@@ -77,7 +77,7 @@ async def change(
     conn: AsyncConnection, namespace: str, identifier: str, changes: Mapping[str, Any], limits: Limits
 ) -> Retriever:
     """Change the fields that are given; stages are replaced as a whole."""
-    catalog = await lock_catalog(conn, namespace, exclusive=False)
+    catalog = await lock_catalog(conn, namespace, exclusive=False, adopted_too=True)
     present = await find(conn, catalog.namespace_id, identifier)
     definition = {**present.definition, **{k: v for k, v in changes.items() if k in DEFINITION}}
     check_definition(definition, catalog, limits)
@@ -106,7 +106,7 @@ async def clone(
     conn: AsyncConnection, namespace: str, identifier: str, name: str, changes: Mapping[str, Any], limits: Limits
 ) -> tuple[Retriever, str]:
     """A new retriever with the definition of another but for the changes; and the id of that other one."""
-    catalog = await lock_catalog(conn, namespace, exclusive=False)
+    catalog = await lock_catalog(conn, namespace, exclusive=False, adopted_too=True)
     source = await find(conn, catalog.namespace_id, identifier)
     definition = {**source.definition, **{k: v for k, v in changes.items() if k in DEFINITION}}
     made = await put(conn, catalog.namespace_id, name, definition, limits, only_new=True)

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from pgvector.sqlalchemy import SPARSEVEC, VECTOR
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
+from app.retrieval.adopted import Adopted, DocumentId, key_column
+
 Metric = Literal["cosine", "dot", "euclidean"]
 Mode = Literal["standalone", "managed"]
 IndexMethod = Literal["hnsw_vector", "hnsw_halfvec", "hnsw_binary", "exact"]
@@ -85,6 +87,7 @@ class FieldIndex:
     state: IndexState
     origin: Literal["declared", "adaptive"]
     number: int
+    column: str | None = None  # of an adopted table's view: its user's index of this column is the index
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Catalog:
     shadows: tuple[VectorConfig, ...] = ()  # written like the others, and not searched
     collections: Mapping[str, str] = field(default_factory=dict)  # ids of those that are processed, by their names
     schema_revision: int = 0  # the last change of namespaces' schemas that this one has had
+    adopted: Adopted | None = None  # the user's own table that `documents` is a view of; never written
     compared: tuple[str, ...] = ()  # the indexes whose text queries a migration of models samples
     # Tells under which names documents are found, each time that a statement runs; None: all are. No plan's text holds
     # them, so that all whom it restricts share plans.
@@ -130,7 +134,10 @@ class Catalog:
 
     @cached_property
     def field_indexes(self) -> dict[str, FieldIndex]:
-        """The payload indexes that are ready, by their fields."""
+        """The payload indexes that are ready, by their fields; of an adopted table, the indexes of its own columns."""
+        if self.adopted is not None:
+            fields = {name: field for name, field in self.adopted.fields.items() if field.indexed}
+            return {n: FieldIndex(n, f.type, "ready", "declared", 0, f.column) for n, f in fields.items()}
         return {index.field: index for index in self.payload_indexes if index.state == "ready"}
 
     @property
@@ -179,6 +186,11 @@ class Catalog:
         for config in self.every_config:
             if config.kind != "multi":
                 columns.append(sa.column(config.column, vector_type(config)))
+        if self.adopted is not None and self.adopted.key != "text":
+            columns[0] = sa.column("document_id", DocumentId(self.adopted.key))
+            columns.append(key_column(self.adopted.key))
+        if self.adopted is not None:
+            columns += [sa.column(field.column) for field in self.adopted.fields.values()]
         return sa.table("documents", *columns, schema=self.schema)
 
     def side(self, config: VectorConfig) -> sa.TableClause:

@@ -20,6 +20,7 @@ from app.retrieval.field_indexes import Kind, cells, is_system, keys, kinds, num
 from app.retrieval.filters import And, Condition, Filter, Not, Or
 from app.retrieval.geo_cells import cells_of
 from app.retrieval.keyed import implied, looser_field
+from app.retrieval.on_column import on_column
 from app.retrieval.operators import AREAS, COMPARISONS
 from app.retrieval.plan import Binds, InSql
 from app.retrieval.predicates import predicate
@@ -72,15 +73,19 @@ def advice(filter_: Filter, catalog: Catalog) -> list[str]:
     said = []
     for field, type_ in unindexed(filter_, catalog):
         start, index = f"The filter on {field!r} reads every document", found.get(field)
+        ensure = f"POST /v1/namespaces/{catalog.namespace_id}/ensure-indexes"
         entry = f'{{"field_name": {written(field)}, "type": "{type_}"}}'
-        if index is None:
+        if catalog.adopted is not None:
+            column = f"an index of that column would serve it, once {ensure} has found it"
+            none = "none of its indexes can serve it"
+            said.append(f"{start} of the adopted table; {column if field in catalog.adopted.fields else none}.")
+        elif index is None:
             said.append(f'{start}; declare a payload index: {patch} {{"payload_indexes": [{entry}]}}.')
         elif index.state == "ready":
             said.append(f"{start}: its payload index is of type {index.type}; declare {entry} instead ({patch}).")
         elif index.state == "building":
             said.append(f"{start} until its payload index is built.")
         else:
-            ensure = f"POST /v1/namespaces/{catalog.namespace_id}/ensure-indexes"
             said.append(f"{start}: the build of its payload index failed; try again, {ensure}.")
     return said
 
@@ -181,7 +186,7 @@ class _Indexed:
         for item in items:
             if not isinstance(item, Condition):
                 found.append(self.expression(item))
-            elif item.operator in COMPARISONS and self.has(item.field, "numbers"):
+            elif item.operator in COMPARISONS and self.has(item.field, "numbers") and not self.is_column(item.field):
                 bounds.setdefault(item.field, []).append(item)
             else:
                 found.append(self.condition(item))
@@ -198,6 +203,8 @@ class _Indexed:
         return sa.and_(found, sa.or_(bounds.is_certain(self.binds, self.hint), again))
 
     def condition(self, asked: Condition) -> sa.ColumnElement[bool]:
+        if self.is_column(asked.field):
+            return self.of_column(asked)
         if (shape := _area(asked)) is not None:
             return self.in_area(asked, shape)
         if asked.operator.startswith("key."):
@@ -210,6 +217,21 @@ class _Indexed:
         if self.estimate and asked.operator in _POSITIVE:
             return sa.not_(self.condition(replace(asked, operator=_POSITIVE[asked.operator])))
         return self.plain(asked)
+
+    def is_column(self, field: str) -> bool:
+        """Whether it is a column of an adopted table, whose index is the table's own."""
+        index = self.indexes.get(field)
+        return self.fields.rows is None and index is not None and index.column is not None
+
+    def of_column(self, asked: Condition) -> sa.ColumnElement[bool]:
+        if asked.operator.startswith("key."):
+            wider = implied(asked)
+            if wider is None:
+                return self.plain(asked)
+            found = self.expression(wider)
+            return found if self.estimate else sa.and_(found, _passes(self.plain(asked)))
+        on = on_column(asked, self.indexes[asked.field], self.fields, self.binds, self.hint)
+        return self.plain(asked) if on is None else on
 
     def keyed(self, asked: Condition) -> sa.ColumnElement[bool]:
         """Language B opens fewer arrays than language A, and compares instants."""

@@ -47,7 +47,8 @@ SELECT * FROM (
                 AND j.args ->> 'namespace_id' = c.namespace_id AND j.args ->> 'name' = c.name) AS awaited
     FROM pgretrieve.vector_configs c JOIN pgretrieve.namespaces n USING (namespace_id)
     LEFT JOIN pg_catalog.pg_namespace s ON s.nspname = n.schema_name
-    LEFT JOIN pg_catalog.pg_class x ON x.relnamespace = s.oid AND x.relname = c.index_name
+    LEFT JOIN pg_catalog.pg_class a ON a.oid = n.adopted_from
+    LEFT JOIN pg_catalog.pg_class x ON x.relnamespace = coalesce(a.relnamespace, s.oid) AND x.relname = c.index_name
     LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = x.oid
     WHERE c.index_method <> 'exact') found
 WHERE state <> 'ready' OR NOT valid ORDER BY namespace_id, name;

@@ -19,6 +19,7 @@ SELECT n.namespace_id FROM turn JOIN pgretrieve.namespaces n USING (namespace_id
 -- Everything that compiling needs to know of a namespace, found by id or name. One that is not :visible to the caller
 -- is not there.
 SELECT n.namespace_id, n.namespace_name, n.schema_name AS schema, n.mode, n.version, n.dynamic_vector_indexes,
+    CAST(CAST(n.adopted_from AS oid) AS bigint) AS adopted_from, n.adopted_as,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object(
             'name', c.name, 'column', c.column_name, 'dimension', c.dimension, 'metric', c.metric,
@@ -59,7 +60,9 @@ SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.
     (SELECT count(*) FROM pgretrieve.collections k WHERE k.namespace_id = n.namespace_id) AS collection_count,
     (SELECT count(*) FROM pgretrieve.buckets b JOIN pgretrieve.objects USING (bucket_id)
         WHERE b.namespace_id = n.namespace_id) AS object_count,
-    n.settings,
+    n.settings, 
+    CASE WHEN n.adopted_from IS NULL THEN NULL WHEN t.oid IS NULL THEN CAST(n.adopted_from AS text)
+        ELSE quote_ident(o.nspname) || '.' || quote_ident(t.relname) END AS adopted_from,
     greatest(coalesce(t.reltuples, 0), 0)::bigint AS estimated_documents,
     coalesce((
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', c.name, 'dimension', c.dimension, 'metric', c.metric,
@@ -76,8 +79,10 @@ SELECT n.namespace_id, n.namespace_name, n.description, n.mode, n.created_at, n.
         FROM pgretrieve.payload_indexes p WHERE p.namespace_id = n.namespace_id), '[]')::text AS payload_indexes
 FROM pgretrieve.namespaces n
 LEFT JOIN pg_catalog.pg_class t
-    ON t.relname = 'documents' AND t.relnamespace = (
-        SELECT s.oid FROM pg_catalog.pg_namespace s WHERE s.nspname = n.schema_name)
+    ON t.oid = coalesce(CAST(n.adopted_from AS oid), (
+        SELECT d.oid FROM pg_catalog.pg_class d JOIN pg_catalog.pg_namespace s ON s.oid = d.relnamespace
+        WHERE d.relname = 'documents' AND s.nspname = n.schema_name))
+LEFT JOIN pg_catalog.pg_namespace o ON o.oid = t.relnamespace
 WHERE CAST(:visible AS text[]) IS NULL OR n.namespace_id = ANY(CAST(:visible AS text[]));
 
 -- schema_exists --

@@ -38,7 +38,7 @@ SELECT n.namespace_id, :field, :type, 'adaptive'
 FROM pgretrieve.namespaces n
 JOIN pg_catalog.pg_namespace s ON s.nspname = n.schema_name
 JOIN pg_catalog.pg_class t ON t.relnamespace = s.oid AND t.relname = 'documents'
-WHERE n.namespace_id = :namespace_id AND t.reltuples >= :documents
+WHERE n.namespace_id = :namespace_id AND n.adopted_from IS NULL AND t.reltuples >= :documents
     AND n.settings->'auto_create_indexes' IS DISTINCT FROM 'false'
     AND :most > (SELECT count(*) FROM pgretrieve.payload_indexes p
         WHERE p.namespace_id = n.namespace_id AND p.origin = 'adaptive')

@@ -61,5 +61,8 @@ SELECT CAST(CASE WHEN c.reltuples > 0 AND c.relpages > 0
         THEN c.reltuples / c.relpages * (pg_relation_size(c.oid) / CAST(current_setting('block_size') AS integer))
         ELSE pg_stat_get_live_tuples(c.oid) END AS bigint) AS documents,
     pg_table_size(c.oid) AS bytes
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
-WHERE s.nspname = :schema AND c.relname = 'documents';
+FROM pg_catalog.pg_class c
+WHERE c.oid = (SELECT coalesce(CAST(n.adopted_from AS oid), d.oid)
+    FROM pg_catalog.pg_class d JOIN pg_catalog.pg_namespace s ON s.oid = d.relnamespace
+    LEFT JOIN pgretrieve.namespaces n ON n.schema_name = s.nspname
+    WHERE s.nspname = :schema AND d.relname = 'documents');

@@ -158,6 +158,8 @@ class Lowering:
         if self.rendering == "plain" or fields.rows is not None:
             return [predicate(kept, fields, self.binds, hint)]
         indexes, estimate = self.catalog.field_indexes, self.rendering == "estimate"
+        if self.as_function and self.catalog.adopted is not None:
+            indexes = {}  # what a parameter asks of a column is made of it in Python
         return [indexed(kept, fields, self.binds, hint, indexes, estimate=estimate)]
 
     def served(self) -> "Lowering":
