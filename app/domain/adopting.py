@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import adopted_ddl
 from app.db.adopted_ddl import View
 from app.db.statements import as_json, statement
-from app.domain import access, adoptable, functions, namespaces
+from app.domain import access, adoptable, audit, functions, namespaces
 from app.domain.adoptable import Column, Decision, Index, Table, Wanted
 from app.domain.documents import DIRECT_UPSERT
 from app.errors import Conflict, Problems
@@ -63,6 +63,8 @@ async def adopt(conn: AsyncConnection, settings: Settings, wanted: Wanted) -> Ad
     adopted = Adopted(table.oid, decision.key_type, vectors, fields)
     await _note(conn, wanted.namespace_id, adopted)
     await _create(conn, schema, table, decision, adopted)
+    about = {"table": table.quoted, "vector_indexes": list(decision.vectors)}
+    await audit.record(conn, "namespace", "adopted", wanted.namespace_id, wanted.namespace_id, **about)
     return Adoption(await namespaces.load_catalog(conn, wanted.namespace_id), table.quoted, decision.warnings)
 
 

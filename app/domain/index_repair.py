@@ -45,6 +45,7 @@ async def ensure(conn: AsyncConnection, identifier: str, *, rebuild: bool) -> En
         catalog = await adopting.look_again(conn, catalog)
         found.exact += [config.name for config in catalog.vector_configs if config.index_method == "exact"]
         found.ensured += [config.name for config in catalog.vector_configs if config.index_method != "exact"]
+        await audit.record(conn, "namespace", "indexes_ensured", catalog.namespace_id, catalog.namespace_id)
         return found
     pending = await open_builds(conn, catalog.namespace_id)
     for config in catalog.vector_configs:

@@ -15,6 +15,7 @@ from app.api.audit import AUDITED_SCOPES
 from app.api.auth import routes
 from app.main import create_app
 from app.settings import Settings
+from tests.adopting import films
 from tests.content.managed import extractor
 from tests.db.test_requested_embeddings import role
 from tests.http import ROOT_KEY, Api, feature_search, search
@@ -70,6 +71,7 @@ WRITES_CONTENT = """
     PATCH /v1/collections/{collection:str}/documents/bulk
     DELETE /v1/collections/{collection:str}/documents/{document_id:path}
     PATCH /v1/collections/{collection:str}/documents/{document_id:path}
+    PATCH /v1/collections/{collection:str}/documents/{document_id:str}/acl
     PUT /v1/collections/{collection:str}/documents/{document_id:path}
     DELETE /v1/documents/{document_id:path}
     PATCH /v1/documents/{document_id:path}
@@ -167,6 +169,12 @@ def namespaces(walk: Walk) -> None:
     standalone = {"namespace_id": "n", "vector_configs": [{"name": "v", "dimension": 3}]}
     walk("POST /namespaces/standalone", "namespace_created", body=standalone)
     walk("POST /namespaces", "namespace_created", body={"namespace_id": "other", "namespace_name": "other"})
+    with films(walk.conninfo) as table:
+        adopted = {"table": table, "namespace_id": "films"}
+        walk("POST /namespaces/adopt", "namespace_adopted", body=adopted)
+        at = "/namespaces/{namespace_id:str}"
+        walk(f"POST {at}/ensure-indexes", "namespace_indexes_ensured", "films")
+        walk(f"DELETE {at}", "namespace_deleted", "films")
     for method in ("PATCH", "PUT"):
         body = {"description": method}
         walk(f"{method} /namespaces/{{namespace_id:str}}", "namespace_updated", "other", body=body)
