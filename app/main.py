@@ -59,8 +59,8 @@ from app.api.watch import Watch
 from app.api.wire import AnyJson
 from app.db.engine import create_engine, transaction
 from app.db.replica import Replica
-from app.domain import keys
 from app.domain.runtime import Runtime
+from app.domain.security import keys
 from app.inference.registry import Inference
 from app.jobs import worker
 from app.settings import Settings

@@ -12,7 +12,7 @@ from litestar import Litestar
 
 from app.api.auth import routes
 from app.cli import main
-from app.domain.access import SCOPES
+from app.domain.security.access import SCOPES
 from app.extractors import REGISTRY as EXTRACTORS
 from app.extractors.base import Extractor
 from app.inference.providers import PROVIDERS

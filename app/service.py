@@ -13,7 +13,7 @@ import uvicorn
 from app.db import embedded, migrate, namespace_migrations
 from app.db.embedded import EmbeddedServer
 from app.db.requirements import check_server
-from app.domain import root_key as root_keys
+from app.domain.security import root_key as root_keys
 from app.errors import Unavailable
 from app.main import create_app
 from app.settings import Settings

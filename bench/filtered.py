@@ -29,10 +29,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.db.ddl import create_index_concurrently
 from app.db.engine import connection, create_engine, raw, transaction
-from app.domain import execution, namespaces, retrievers
-from app.domain.execution import Execution
-from app.domain.namespaces import NewVector
-from app.domain.payload_indexes import PayloadIndex
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.indexing.payload_indexes import PayloadIndex
+from app.domain.retrieving import execution, retrievers
+from app.domain.retrieving.execution import Execution
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog

@@ -29,10 +29,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.db.engine import create_engine, transaction
 from app.demo.debian import fetch, read_stanzas
-from app.domain import documents, execution, lexical, namespaces, retrievers
-from app.domain.documents import Document
-from app.domain.execution import Execution
-from app.domain.namespaces import NewVector
+from app.domain.catalog import lexical, namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.retrieving import execution, retrievers
+from app.domain.retrieving.execution import Execution
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs.tasks import connecting

@@ -28,8 +28,8 @@ from app import moving, service
 from app.commands.loading import Load, load
 from app.commands.reading import File
 from app.db.engine import create_engine, transaction
-from app.domain.importing import Manner
-from app.domain.namespaces import NewVector, create_standalone
+from app.domain.catalog.namespaces import NewVector, create_standalone
+from app.domain.documents.importing import Manner
 from app.moving.rows import Dense, Layout, Rows
 from app.retrieval.catalog import VectorConfig
 from app.settings import Settings

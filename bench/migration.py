@@ -22,10 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import service
 from app.db.ddl import create_index_concurrently
 from app.db.engine import create_engine, raw, transaction
-from app.domain import cutting_over, documents, model_migrations, namespaces
-from app.domain.documents import Document
-from app.domain.model_migrations import Wanted
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.models import cutting_over, model_migrations
+from app.domain.models.model_migrations import Wanted
 from app.inference.base import ServiceInfo
 from app.settings import Settings
 

@@ -28,8 +28,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import service
 from app.db.engine import create_engine, transaction
-from app.domain.namespaces import NewVector, create_standalone
-from app.domain.promotion import Mapped, Promotion, promote
+from app.domain.catalog.namespaces import NewVector, create_standalone
+from app.domain.promoting.promotion import Mapped, Promotion, promote
 from app.inference.registry import Inference
 from app.retrieval.catalog import Catalog
 from app.settings import Settings

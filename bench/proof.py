@@ -20,8 +20,8 @@ from rich.table import Table
 
 from app.db.engine import create_engine
 from app.demo.data import App, load_apps
-from app.domain.proof import Proof, judge
-from app.domain.proof_rows import Drawn
+from app.domain.promoting.proof import Proof, judge
+from app.domain.promoting.proof_rows import Drawn
 from app.domain.runtime import Runtime
 from app.inference.base import Task, Vectors
 from app.inference.registry import Inference

@@ -14,13 +14,17 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import create_engine, raw, transaction
-from app.domain import documents, execution, namespaces, promotion, retrievers, tasks
-from app.domain.documents import Document
-from app.domain.execution import Execution, Outcome
-from app.domain.namespaces import NewVector
-from app.domain.promotion import Promotion
+from app.domain.background import tasks
+from app.domain.background.tasks import Task, Wanted
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Promotion
+from app.domain.retrieving import execution, retrievers
+from app.domain.retrieving.execution import Execution, Outcome
 from app.domain.runtime import Runtime
-from app.domain.tasks import Task, Wanted
 from app.inference.registry import Inference
 from app.jobs import queue, worker
 from app.retrieval import strategy

@@ -12,18 +12,14 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
-from app.domain import (
-    cutting_over,
-    documents,
-    execution,
-    migrating,
-    model_migrations,
-    namespaces,
-    working,
-)
-from app.domain.documents import Document
-from app.domain.execution import Execution
-from app.domain.model_migrations import Migration, Wanted
+from app.domain.background import working
+from app.domain.catalog import namespaces
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.models import cutting_over, migrating, model_migrations
+from app.domain.models.model_migrations import Migration, Wanted
+from app.domain.retrieving import execution
+from app.domain.retrieving.execution import Execution
 from app.domain.runtime import Runtime
 from app.retrieval.catalog import Catalog
 from app.telemetry import Timings

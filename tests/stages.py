@@ -10,9 +10,10 @@ import psycopg
 from pgvector.psycopg import register_vector
 
 from app.db.engine import create_engine, transaction
-from app.domain import documents, namespaces
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
 from app.errors import Problems
 from app.retrieval.catalog import Catalog
 from app.retrieval.compiler import compile_plan

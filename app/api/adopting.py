@@ -9,8 +9,8 @@ from litestar.params import JSONBody
 from app.api.namespace_models import Namespace, NamespaceId, shown
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import adopting, described
-from app.domain.adoptable import Wanted, WantedVector
+from app.domain.catalog import adopting, described
+from app.domain.catalog.adoptable import Wanted, WantedVector
 
 
 class AdoptedVectorInput(Input, frozen=True):

@@ -10,9 +10,18 @@ from litestar.params import FromPath, JSONBody
 from app.api.document_models import AnyRequest, Filters, check_field
 from app.api.wire import Input, Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import aggregation
-from app.domain.aggregation import Aggregation, Comparison, DatePart, DateTrunc, Function, Group, Having, Metric
-from app.domain.namespaces import load_catalog
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.documents import aggregation
+from app.domain.documents.aggregation import (
+    Aggregation,
+    Comparison,
+    DatePart,
+    DateTrunc,
+    Function,
+    Group,
+    Having,
+    Metric,
+)
 from app.domain.runtime import Runtime
 from app.errors import Problems
 from app.retrieval.filters import parse_filter

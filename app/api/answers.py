@@ -9,9 +9,9 @@ from litestar import Response
 
 from app.api.execution_page import limits_of, shown
 from app.db.replica import reading
-from app.domain.analyzing import Analysis
-from app.domain.execution import Execution, Outcome
-from app.domain.segments import StageRun
+from app.domain.retrieving.analyzing import Analysis
+from app.domain.retrieving.execution import Execution, Outcome
+from app.domain.retrieving.segments import StageRun
 from app.telemetry import Timings
 
 _encode = msgspec.json.Encoder().encode

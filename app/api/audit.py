@@ -15,8 +15,8 @@ from litestar.params import FromPath, FromQuery
 from app.api.paging import PageInput, Pagination, page_of, pagination
 from app.api.wire import RuntimeDep
 from app.db.engine import transaction
-from app.domain import audit
-from app.domain.audit import Circumstances, Event, Wanted
+from app.domain.security import audit
+from app.domain.security.audit import Circumstances, Event, Wanted
 from app.errors import InvalidRequest, NotOffered, Problem, Problems
 
 REASON = "X-Change-Reason"

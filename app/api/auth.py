@@ -21,9 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api import audit
 from app.api.rate_limits import RateLimits
 from app.db.engine import transaction
-from app.domain import access, keys
-from app.domain.access import SCOPES, Principal
 from app.domain.runtime import Bounded, Runtime
+from app.domain.security import access, keys
+from app.domain.security.access import SCOPES, Principal
 from app.errors import Forbidden, PgretrieveError, Unauthorized
 
 REMEDY = (

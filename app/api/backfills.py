@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.api.locks import giving_way
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import backfill
-from app.domain.forecasting import Forecast, forecast
-from app.domain.namespaces import Backfill, load_catalog
-from app.domain.promotion import Promotion, decide_promotion
+from app.domain.catalog.namespaces import Backfill, load_catalog
+from app.domain.models import backfill
+from app.domain.models.forecasting import Forecast, forecast
+from app.domain.promoting.promotion import Promotion, decide_promotion
 from app.domain.runtime import Runtime
 from app.inference.base import ServiceInfo
 from app.retrieval.catalog import Catalog

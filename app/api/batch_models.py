@@ -7,8 +7,8 @@ import msgspec
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.batch_accounts import Accounted
-from app.domain.batches import Batch, Wanted
+from app.domain.content.batch_accounts import Accounted
+from app.domain.content.batches import Batch, Wanted
 from app.errors import Problems
 
 Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=50_000)]

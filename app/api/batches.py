@@ -32,10 +32,12 @@ from app.api.paging import PAGED, PageInput, PageQuery
 from app.api.tasks import TaskShown
 from app.api.wire import Json, RuntimeDep, has_namespace, namespace_of
 from app.db.engine import transaction
-from app.domain import access, batch_accounts, batches, buckets, processing, tasks
-from app.domain.batches import Batch
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.background import tasks
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.content import batch_accounts, batches, buckets, processing
+from app.domain.content.batches import Batch
 from app.domain.runtime import Runtime
+from app.domain.security import access
 from app.errors import Conflict, Problems
 from app.retrieval.catalog import Catalog
 

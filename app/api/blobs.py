@@ -9,8 +9,8 @@ from litestar.response import Stream
 from app.api.objects import BYTES
 from app.api.wire import RuntimeDep
 from app.db.engine import transaction
-from app.domain import loading
-from app.domain.namespaces import load_catalog
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.content import loading
 from app.errors import NotFound
 
 SHA256 = re.compile("[0-9a-f]{64}")

@@ -9,7 +9,7 @@ import msgspec
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.buckets import Bucket, UniqueKey
+from app.domain.content.buckets import Bucket, UniqueKey
 
 Unset = msgspec.UnsetType
 UNSET = msgspec.UNSET

@@ -21,9 +21,9 @@ from app.api.paging import PAGED, PageInput, PageQuery, Pagination
 from app.api.retrievers import NEXT_STEP
 from app.api.wire import Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import buckets
-from app.domain.buckets import Bucket
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.content import buckets
+from app.domain.content.buckets import Bucket
 from app.domain.runtime import Runtime
 from app.errors import NotFound
 

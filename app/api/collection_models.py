@@ -8,9 +8,9 @@ import msgspec
 from app.api.bucket_models import ListInput
 from app.api.paging import Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.collection_changes import Wanted, WantedSource
-from app.domain.collection_configs import FeatureExtractor
-from app.domain.collections import Collection
+from app.domain.content.collection_changes import Wanted, WantedSource
+from app.domain.content.collection_configs import FeatureExtractor
+from app.domain.content.collections import Collection
 from app.errors import InvalidRequest, Problem, Problems
 from app.extractors import REGISTRY
 from app.retrieval.catalog import Catalog

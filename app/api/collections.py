@@ -31,11 +31,11 @@ from app.api.promotion import services_of
 from app.api.retrievers import NEXT_STEP
 from app.api.wire import Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import batches, buckets, collection_changes, collections, described_collections
-from app.domain.batches import Triggered
-from app.domain.collection_changes import Wanted
-from app.domain.collections import Collection
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.content import batches, buckets, collection_changes, collections, described_collections
+from app.domain.content.batches import Triggered
+from app.domain.content.collection_changes import Wanted
+from app.domain.content.collections import Collection
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem
 from app.retrieval.catalog import Catalog

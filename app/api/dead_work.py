@@ -10,8 +10,9 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import audit, work
-from app.domain.namespaces import load_catalog
+from app.domain.background import work
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.security import audit
 from app.errors import InvalidRequest, Problem
 
 

@@ -10,9 +10,9 @@ from litestar.params import FromPath, JSONBody
 from app.api.document_models import AnyRequest, Fields, Filters
 from app.api.wire import Input, Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import document_changes
-from app.domain.document_changes import Change
-from app.domain.namespaces import lock_catalog
+from app.domain.catalog.namespaces import lock_catalog
+from app.domain.documents import document_changes
+from app.domain.documents.document_changes import Change
 from app.domain.runtime import Runtime
 from app.errors import Problems
 from app.retrieval.filters import Filter, parse_filter

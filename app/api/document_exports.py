@@ -10,8 +10,8 @@ from litestar.response import Stream
 
 from app.api.wire import RuntimeDep
 from app.db.engine import transaction
-from app.domain import exporting
-from app.domain.exporting import Export
+from app.domain.documents import exporting
+from app.domain.documents.exporting import Export
 from app.domain.runtime import Runtime
 from app.moving import jsonl
 

@@ -15,10 +15,10 @@ from app.api.uploads import prompt
 from app.api.watch import renew
 from app.api.wire import RuntimeDep
 from app.db.engine import transaction
-from app.domain import importing
-from app.domain.bulk import Refused
-from app.domain.importing import MOST_TOLD, Manner
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.documents import importing
+from app.domain.documents.bulk import Refused
+from app.domain.documents.importing import MOST_TOLD, Manner
 from app.domain.runtime import Runtime
 from app.errors import ExtractionFailed, InvalidRequest, TooLarge
 from app.moving import files, jsonl

@@ -20,9 +20,9 @@ from app.api.document_paging import LISTED, ListQuery, Window
 from app.api.problems import from_driver
 from app.api.wire import Input, Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import document_lists
-from app.domain.document_lists import GROUP_SIZE, Wanted
-from app.domain.namespaces import load_catalog
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.documents import document_lists
+from app.domain.documents.document_lists import GROUP_SIZE, Wanted
 from app.domain.runtime import Runtime
 from app.errors import PgretrieveError, Problems
 from app.retrieval.filters import parse_filter

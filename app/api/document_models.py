@@ -9,9 +9,9 @@ from litestar.datastructures import State
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
-from app.domain import acls
-from app.domain.documents import DIRECT_UPSERT, Document
-from app.domain.hits import SYSTEM_KEYS, Shown
+from app.domain.documents.documents import DIRECT_UPSERT, Document
+from app.domain.documents.hits import SYSTEM_KEYS, Shown
+from app.domain.security import acls
 from app.errors import Problems
 from app.retrieval.catalog import Catalog
 

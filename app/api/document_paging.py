@@ -11,7 +11,7 @@ from litestar.params import FromQuery
 from app.api.document_models import GroupInput, ListInput, SortInput, check_field
 from app.api.paging import Pagination
 from app.api.wire import not_in_query
-from app.domain.document_lists import After, Listed, Sort
+from app.domain.documents.document_lists import After, Listed, Sort
 from app.errors import Problems
 from app.retrieval.operators import check_value
 

@@ -22,11 +22,12 @@ from app.api.document_models import (
 from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
 from app.api.writing import writing
 from app.db.engine import transaction
-from app.domain import acls, document_changes, documents, idempotency, pending
-from app.domain.documents import Document
-from app.domain.namespaces import load_catalog, lock_catalog, refuse_adopted
-from app.domain.pending import Pending
+from app.domain.catalog.namespaces import load_catalog, lock_catalog, refuse_adopted
+from app.domain.documents import document_changes, documents, idempotency, pending
+from app.domain.documents.documents import Document
+from app.domain.documents.pending import Pending
 from app.domain.runtime import Runtime
+from app.domain.security import acls
 from app.errors import Conflict, InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.catalog import Catalog
 

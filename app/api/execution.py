@@ -15,12 +15,13 @@ from app.api.execution_page import Paged
 from app.api.streaming import streamed
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
 from app.db.replica import reading
-from app.domain import access, adhoc, analyzing, execution, explaining
-from app.domain.execution import Execution, Outcome
-from app.domain.planning import Observer, Wishes, ignore
+from app.domain.retrieving import adhoc, analyzing, execution, explaining
+from app.domain.retrieving.execution import Execution, Outcome
+from app.domain.retrieving.planning import Observer, Wishes, ignore
+from app.domain.retrieving.sdk_stages import is_sdk_shape, sdk_pipeline
+from app.domain.retrieving.windows import Window
 from app.domain.runtime import Runtime
-from app.domain.sdk_stages import is_sdk_shape, sdk_pipeline
-from app.domain.windows import Window
+from app.domain.security import access
 from app.errors import Forbidden, InvalidRequest, Problem, Problems
 from app.retrieval.inputs import MAX_INPUT_NESTING, is_deeper
 from app.telemetry import Timings

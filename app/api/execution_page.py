@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.api.wire import Input
-from app.domain.windows import Window
+from app.domain.retrieving.windows import Window
 from app.errors import Problems
 from app.settings import Settings
 

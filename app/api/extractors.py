@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 from app.api.stages import schema_of
 from app.api.wire import RuntimeDep
 from app.db.engine import transaction
-from app.domain import namespaces
+from app.domain.catalog import namespaces
 from app.domain.runtime import Runtime
 from app.errors import NotFound
 from app.extractors import REGISTRY

@@ -5,7 +5,7 @@ from typing import Any
 from litestar import Router, get
 
 from app.api.wire import RuntimeDep
-from app.domain import vitals
+from app.domain.operation import vitals
 
 
 @get("/live", scope="open", operation_id="live")

@@ -12,10 +12,11 @@ from app.api.namespace_models import MappedVectorInput
 from app.api.promotion import services_of
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import mappings, vector_indexes
-from app.domain.mappings import Wanted
-from app.domain.namespaces import load_catalog
-from app.domain.vector_changes import index_of
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.indexing import vector_indexes
+from app.domain.indexing.vector_changes import index_of
+from app.domain.promoting import mappings
+from app.domain.promoting.mappings import Wanted
 from app.retrieval.catalog import Catalog, VectorConfig
 
 AnyRequest = Request[Any, Any, Any]

@@ -11,11 +11,12 @@ from litestar.params import FromPath, JSONBody
 
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import drift, embedding, services
-from app.domain.drift import Probe
-from app.domain.namespaces import load_catalog
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.inference import embedding, services
+from app.domain.inference.services import Stored
+from app.domain.models import drift
+from app.domain.models.drift import Probe
 from app.domain.runtime import Runtime
-from app.domain.services import Stored
 from app.errors import InvalidRequest, NotFound, Problem
 from app.inference.base import Service
 from app.inference.definition import Definition

@@ -10,8 +10,8 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import keys
-from app.domain.keys import Key, Wanted
+from app.domain.security import keys
+from app.domain.security.keys import Key, Wanted
 from app.errors import InvalidRequest, Problem
 
 CENTURY_S = 100 * 365 * 86_400

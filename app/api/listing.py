@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.bucket_models import ListInput
 from app.api.paging import PageInput, Pagination, page_of, pagination
-from app.domain import listing
-from app.domain.listing import Listed, Wanted
+from app.domain.catalog import listing
+from app.domain.catalog.listing import Listed, Wanted
 from app.domain.runtime import Runtime
 from app.errors import Problems
 from app.retrieval.filters import Filter, FilterLimits, parse_filter

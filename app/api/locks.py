@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from app.db.engine import transaction
-from app.domain import blocking
-from app.domain.blocking import Watch
+from app.domain.promoting import blocking
+from app.domain.promoting.blocking import Watch
 from app.domain.runtime import Runtime
 from app.errors import Conflict
 

@@ -9,8 +9,8 @@ from litestar.params import FromPath, JSONBody
 
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import lookups
-from app.domain.lookups import Lookup
+from app.domain.retrieving import lookups
+from app.domain.retrieving.lookups import Lookup
 
 
 class LookupInput(Input, frozen=True):

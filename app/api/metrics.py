@@ -8,7 +8,7 @@ from litestar.plugins.prometheus import PrometheusConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.api.wire import RuntimeDep
-from app.domain import vitals
+from app.domain.operation import vitals
 from app.errors import NotFound, Unauthorized
 from app.metrics import SECONDS
 

@@ -7,7 +7,7 @@ import msgspec
 
 from app.api.paging import Pagination
 from app.api.wire import Input
-from app.domain.model_migrations import Gate, Judged, Migration, Wanted, checks
+from app.domain.models.model_migrations import Gate, Judged, Migration, Wanted, checks
 from app.retrieval.catalog import Catalog
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

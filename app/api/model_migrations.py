@@ -12,9 +12,9 @@ from app.api.paging import PAGED, PageQuery, page_of, pagination
 from app.api.promotion import services_of
 from app.api.wire import Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import cutting_over, model_migrations
-from app.domain.model_migrations import Migration
-from app.domain.namespaces import load_catalog
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.models import cutting_over, model_migrations
+from app.domain.models.model_migrations import Migration
 from app.domain.runtime import Runtime
 
 AnyRequest = Request[Any, Any, Any]

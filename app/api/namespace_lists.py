@@ -13,8 +13,8 @@ from app.api.namespace_models import ListInput, NamespaceList, shown
 from app.api.paging import PAGED, PageInput, PageQuery, page_of, pagination
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import described
-from app.domain.described import SORTABLE, TIMES, Description, Wanted
+from app.domain.catalog import described
+from app.domain.catalog.described import SORTABLE, TIMES, Description, Wanted
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem, Problems
 

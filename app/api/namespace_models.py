@@ -8,10 +8,10 @@ import msgspec
 
 from app.api.paging import PageInput, Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.described import Description
-from app.domain.namespace_changes import UNSET, Changes, Unset
-from app.domain.namespaces import Backfill, NewVector
-from app.domain.payload_indexes import PayloadIndex
+from app.domain.catalog.described import Description
+from app.domain.catalog.namespace_changes import UNSET, Changes, Unset
+from app.domain.catalog.namespaces import Backfill, NewVector
+from app.domain.indexing.payload_indexes import PayloadIndex
 
 # Four ids would be paths of other operations.
 NamespaceId = Annotated[

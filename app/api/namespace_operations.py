@@ -10,9 +10,10 @@ from app.api.locks import giving_way
 from app.api.namespace_models import Namespace, shown
 from app.api.wire import Input, Json, NotOffered, RuntimeDep
 from app.db.engine import transaction
-from app.domain import clone as cloning
-from app.domain import described, index_repair
-from app.domain.clone import Clone
+from app.domain.catalog import described
+from app.domain.indexing import index_repair
+from app.domain.operation import clone as cloning
+from app.domain.operation.clone import Clone
 
 WITHOUT = "Filters on these use what a namespace has anyway; they need no index: {}."
 BUILDING = "Their builds have been asked for before and are not over: {}."

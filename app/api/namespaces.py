@@ -19,10 +19,11 @@ from app.api.namespace_models import (
 from app.api.promotion import services_of
 from app.api.wire import Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import described, namespace_changes, namespaces, promotion
-from app.domain.namespaces import NewVector
+from app.domain.catalog import described, namespace_changes, namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.inference.services import held
+from app.domain.promoting import promotion
 from app.domain.runtime import Runtime
-from app.domain.services import held
 from app.errors import InvalidRequest, Problem, Problems
 from app.inference.base import ServiceInfo
 from app.retrieval.catalog import Mode

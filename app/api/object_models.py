@@ -6,9 +6,9 @@ import msgspec
 
 from app.api.paging import Pagination
 from app.api.wire import Input, NotOffered, decode
-from app.domain.blob_sources import RawBlob
-from app.domain.new_objects import RawObject
-from app.domain.objects import Object, StoredBlob
+from app.domain.content.blob_sources import RawBlob
+from app.domain.content.new_objects import RawObject
+from app.domain.content.objects import Object, StoredBlob
 from app.errors import InvalidRequest, Problem, Problems
 
 Body = dict[str, msgspec.Raw]

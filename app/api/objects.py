@@ -30,9 +30,9 @@ from app.api.problems import error_of
 from app.api.storing import Stored, store
 from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
 from app.db.engine import transaction
-from app.domain import blobs, buckets, objects
-from app.domain.namespaces import load_catalog, lock_catalog
-from app.domain.new_objects import RawObject
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.content import blobs, buckets, objects
+from app.domain.content.new_objects import RawObject
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, PgretrieveError, Problem, Problems
 

@@ -14,12 +14,14 @@ from app.api.namespace_models import AddedVectorInput
 from app.api.rehearsal import Rehearsed, rehearse
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import drift, namespaces, promotion, proofs
-from app.domain.promotion import Mapped, Promotion
-from app.domain.proof import Proof, ends
-from app.domain.proofs import Verify
+from app.domain.catalog import namespaces
+from app.domain.inference.services import refresh, refresh_for
+from app.domain.models import drift
+from app.domain.promoting import promotion, proofs
+from app.domain.promoting.promotion import Mapped, Promotion
+from app.domain.promoting.proof import Proof, ends
+from app.domain.promoting.proofs import Verify
 from app.domain.runtime import Runtime
-from app.domain.services import refresh, refresh_for
 from app.errors import InvalidRequest, Problems
 from app.inference.base import ServiceInfo
 from app.retrieval.catalog import Catalog

@@ -14,10 +14,10 @@ from app.api.answers import answer
 from app.api.execution import VersionNumber, check_size, version_of
 from app.api.problems import error_of
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of, not_in_query
-from app.domain import execution
-from app.domain.execution import Execution
+from app.domain.retrieving import execution
+from app.domain.retrieving.execution import Execution
+from app.domain.retrieving.windows import Window
 from app.domain.runtime import Runtime
-from app.domain.windows import Window
 from app.errors import InvalidRequest, PgretrieveError, Problem, Problems
 from app.telemetry import Timings
 

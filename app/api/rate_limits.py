@@ -11,8 +11,8 @@ from throttled import MemoryStore, per_min
 from throttled.rate_limiter import GCRARateLimiter
 
 from app import metrics
-from app.domain.access import Principal
-from app.domain.keys import ROOT
+from app.domain.security.access import Principal
+from app.domain.security.keys import ROOT
 from app.errors import TooManyRequests
 from app.settings import Settings
 

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.locks import giving_way
 from app.api.problems import error_of
-from app.domain import rehearsal
-from app.domain.formatting import readable
-from app.domain.rehearsal import Lock, Rehearsal
+from app.domain.promoting import rehearsal
+from app.domain.promoting.rehearsal import Lock, Rehearsal
+from app.domain.retrieving.formatting import readable
 from app.domain.runtime import Runtime
 from app.errors import PgretrieveError
 from app.retrieval.catalog import Catalog

@@ -10,9 +10,11 @@ from litestar.params import FromPath, JSONBody
 
 from app.api.wire import Input, Json, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import audit, functions, requested, retrievers
-from app.domain.functions import Deployed, Function
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.background import requested
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.retrieving import functions, retrievers
+from app.domain.retrieving.functions import Deployed, Function
+from app.domain.security import audit
 from app.errors import InvalidRequest, Problem
 
 AnyRequest = Request[Any, Any, State]

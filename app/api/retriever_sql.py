@@ -9,11 +9,11 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.api.execution import VersionNumber, check_size
 from app.api.wire import Input, Json, RuntimeDep, decode, namespace_of
-from app.domain import psql
-from app.domain.execution import Execution
-from app.domain.psql import Text
+from app.domain.retrieving import psql
+from app.domain.retrieving.execution import Execution
+from app.domain.retrieving.psql import Text
+from app.domain.retrieving.windows import Window
 from app.domain.runtime import Runtime
-from app.domain.windows import Window
 from app.errors import Conflict, InvalidRequest, Problem, Problems
 
 AnyRequest = Request[Any, Any, State]

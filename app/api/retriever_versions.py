@@ -13,10 +13,10 @@ from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pag
 from app.api.retrievers import shown
 from app.api.wire import RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import retriever_versions
-from app.domain.namespaces import load_catalog
-from app.domain.retriever_versions import Version
-from app.domain.retrievers import Retriever
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.retrieving import retriever_versions
+from app.domain.retrieving.retriever_versions import Version
+from app.domain.retrieving.retrievers import Retriever
 from app.errors import InvalidRequest, Problem
 
 AnyRequest = Request[Any, Any, State]

@@ -10,11 +10,11 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, namespace_of
 from app.db.engine import transaction
-from app.domain import retriever_lists, retrievers
-from app.domain.definitions import DEFINITION
-from app.domain.namespaces import load_catalog
-from app.domain.retriever_lists import Wanted
-from app.domain.retrievers import Retriever
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.retrieving import retriever_lists, retrievers
+from app.domain.retrieving.definitions import DEFINITION
+from app.domain.retrieving.retriever_lists import Wanted
+from app.domain.retrieving.retrievers import Retriever
 from app.domain.runtime import Runtime
 from app.errors import InvalidRequest, NotFound, Problem, Problems
 from app.retrieval.stages import REGISTRY

@@ -11,11 +11,11 @@ from litestar.params import JSONBody
 from app.api.execution import Shown, check_size, run_adhoc
 from app.api.execution_page import Paged
 from app.api.wire import Input, Json, NotOffered, RuntimeDep
-from app.domain import adhoc
-from app.domain.adhoc import ANY_INDEX
-from app.domain.execution import Execution
+from app.domain.retrieving import adhoc
+from app.domain.retrieving.adhoc import ANY_INDEX
+from app.domain.retrieving.execution import Execution
+from app.domain.retrieving.windows import Window
 from app.domain.runtime import Runtime
-from app.domain.windows import Window
 from app.errors import InvalidRequest, Problem, Problems
 
 AnyRequest = Request[Any, Any, State]

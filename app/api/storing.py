@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import transaction
-from app.domain import blobs, buckets, objects, uploads
-from app.domain.buckets import Held
-from app.domain.namespaces import lock_catalog
-from app.domain.new_objects import NewObject, RawObject, check
-from app.domain.objects import Object
+from app.domain.catalog.namespaces import lock_catalog
+from app.domain.content import blobs, buckets, objects, uploads
+from app.domain.content.buckets import Held
+from app.domain.content.new_objects import NewObject, RawObject, check
+from app.domain.content.objects import Object
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, NotFound, PgretrieveError, Problems
 

@@ -14,7 +14,7 @@ from litestar.response import Stream
 
 from app.api.answers import new_execution_id, statistics
 from app.api.problems import any_error_of
-from app.domain.planning import Observer
+from app.domain.retrieving.planning import Observer
 from app.errors import Unavailable
 
 MEDIA_TYPE = "text/event-stream"

@@ -9,9 +9,10 @@ from litestar.params import FromPath, JSONBody
 from app.api.paging import PAGED, PageInput, PageQuery, Pagination, page_of, pagination
 from app.api.wire import Input, Json, NotOffered, RuntimeDep, has_namespace, namespace_of
 from app.db.engine import transaction
-from app.domain import audit, tasks
-from app.domain.namespaces import load_catalog
-from app.domain.tasks import Task, Wanted
+from app.domain.background import tasks
+from app.domain.background.tasks import Task, Wanted
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.security import audit
 from app.errors import InvalidRequest, Problem, Problems
 
 AnyRequest = Request[Any, Any, Any]

@@ -7,7 +7,7 @@ import msgspec
 
 from app.api.paging import Pagination
 from app.api.wire import Input, NotOffered
-from app.domain.uploads import NewUpload, Upload
+from app.domain.content.uploads import NewUpload, Upload
 
 
 class UploadInput(Input, frozen=True):

@@ -31,10 +31,10 @@ from app.api.upload_models import (
 )
 from app.api.wire import Json, RuntimeDep, namespace_of, not_in_query
 from app.db.engine import transaction
-from app.domain import buckets, uploads
-from app.domain.namespaces import load_catalog, lock_catalog
+from app.domain.catalog.namespaces import load_catalog, lock_catalog
+from app.domain.content import buckets, uploads
+from app.domain.content.uploads import Announced
 from app.domain.runtime import Runtime
-from app.domain.uploads import Announced
 from app.errors import InvalidRequest, Problem, Unavailable
 
 AnyRequest = Request[Any, Any, State]

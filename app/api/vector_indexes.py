@@ -9,9 +9,9 @@ from litestar.params import FromPath, JSONBody
 from app.api.locks import giving_way
 from app.api.wire import Input, Json, RuntimeDep
 from app.db.engine import transaction
-from app.domain import index_changes
-from app.domain.index_changes import PhysicalIndex
-from app.domain.index_repair import DEFINITION
+from app.domain.indexing import index_changes
+from app.domain.indexing.index_changes import PhysicalIndex
+from app.domain.indexing.index_repair import DEFINITION
 from app.retrieval.catalog import IndexMethod
 
 Unset = msgspec.UnsetType

@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.api.locks import giving_way
 from app.db.engine import transaction
-from app.domain import schema_on_write
-from app.domain.documents import Document
-from app.domain.namespaces import lock_catalog
+from app.domain.catalog import schema_on_write
+from app.domain.catalog.namespaces import lock_catalog
+from app.domain.documents.documents import Document
 from app.domain.runtime import Runtime
 from app.errors import Problem
 from app.retrieval.catalog import Catalog

@@ -9,8 +9,8 @@ import click
 from app import service
 from app.commands.options import data_dir_option, json_option, print_json, settings_of
 from app.db.engine import create_engine, transaction
-from app.domain import adopting
-from app.domain.adoptable import Wanted, WantedVector
+from app.domain.catalog import adopting
+from app.domain.catalog.adoptable import Wanted, WantedVector
 from app.settings import Settings
 
 

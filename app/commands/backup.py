@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.commands.options import data_dir_option, settings_of
 from app.db.engine import create_engine, transaction
-from app.domain import audit, restoring
-from app.domain import backup as saving
+from app.domain.operation import backup as saving
+from app.domain.operation import restoring
+from app.domain.security import audit
 from app.settings import Settings
 
 T = TypeVar("T")

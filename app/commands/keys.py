@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import service
 from app.commands.options import data_dir_option, json_option, print_json, print_table, settings_of
 from app.db.engine import create_engine, transaction
-from app.domain import audit
-from app.domain import keys as domain
-from app.domain.access import EVERYTHING, SCOPES
-from app.domain.audit import Circumstances
-from app.domain.keys import Key, Wanted
+from app.domain.security import audit
+from app.domain.security import keys as domain
+from app.domain.security.access import EVERYTHING, SCOPES
+from app.domain.security.audit import Circumstances
+from app.domain.security.keys import Key, Wanted
 from app.settings import Settings
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands.reading import Elsewhere, Reading
 from app.db.engine import create_engine, transaction
-from app.domain import importing, tasks
-from app.domain.importing import Import, Manner
+from app.domain.background import tasks
+from app.domain.documents import importing
+from app.domain.documents.importing import Import, Manner
 from app.jobs import worker
 from app.jobs.tasks import connecting
 from app.moving.rows import Rows

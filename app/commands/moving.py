@@ -17,8 +17,8 @@ from app.commands.loading import Load, load
 from app.commands.options import data_dir_option, json_option, print_json, settings_of
 from app.commands.reading import Elsewhere, File
 from app.db.engine import create_engine, transaction
-from app.domain import exporting, importing
-from app.domain.importing import Manner
+from app.domain.documents import exporting, importing
+from app.domain.documents.importing import Manner
 from app.moving import jsonl, sources
 from app.moving.rows import Layout, Rows
 

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import moving
 from app.api.namespace_models import NamespaceId
 from app.db.engine import transaction
-from app.domain import namespaces
-from app.domain.importing import Manner
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents.importing import Manner
 from app.errors import InvalidRequest, NotFound, Problem, Problems
 from app.moving import files, sources
 from app.moving.rows import Layout, Rows

@@ -10,9 +10,9 @@ from app.db import migrate
 from app.db.requirements import lacks
 from app.db.statements import statement
 from app.doctor.findings import Finding, fail, ok, warn
-from app.domain.keys import hash_key
-from app.domain.root_key import root_key_file
-from app.domain.services import stored
+from app.domain.inference.services import stored
+from app.domain.security.keys import hash_key
+from app.domain.security.root_key import root_key_file
 from app.inference.registry import Inference
 from app.settings import Settings
 

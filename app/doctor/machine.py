@@ -11,7 +11,7 @@ from pathlib import Path
 from app import __version__
 from app.db.embedded.programs import wheel_binaries
 from app.doctor.findings import Finding, fail, ok, warn
-from app.domain.root_key import root_key_file
+from app.domain.security.root_key import root_key_file
 from app.errors import PgretrieveError
 from app.settings import Settings
 

@@ -92,7 +92,7 @@ class Inference:
         return (await self.answer(name, texts, task)).vectors
 
     async def answer(self, name: str, texts: Sequence[str], task: Task = "query") -> Answer:
-        """The same with what the provider counted. Past every cache: see `app.domain.embedding`."""
+        """The same with what the provider counted. Past every cache: see `app.domain.inference.embedding`."""
         return await self._known(name).embed(texts, self.sizes(texts), task)
 
     async def answer_images(self, name: str, images: Sequence[bytes]) -> Answer:

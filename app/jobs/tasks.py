@@ -12,23 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.db.engine import transaction
 from app.db.statements import statement
-from app.domain import (
-    audit,
-    blobs,
-    drift,
-    filling_up,
-    functions,
-    index_builds,
-    index_repair,
-    lexical,
-    migrating,
-    payload_builds,
-    requested,
-    work,
-    working,
-)
-from app.domain.namespaces import load_catalog
+from app.domain.background import requested, work, working
+from app.domain.catalog import lexical
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.content import blobs
+from app.domain.indexing import index_builds, index_repair, payload_builds
+from app.domain.models import drift, filling_up, migrating
+from app.domain.retrieving import functions
 from app.domain.runtime import Runtime
+from app.domain.security import audit
 from app.errors import NotFound
 from app.inference.base import Task
 from app.retrieval.catalog import FieldIndex

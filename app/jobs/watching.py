@@ -8,8 +8,8 @@ from procrastinate import JobContext
 from prometheus_client import start_http_server
 
 from app import metrics
+from app.domain.operation.vitals import Collected
 from app.domain.runtime import Runtime
-from app.domain.vitals import Collected
 from app.telemetry import Timings, origin, request_id
 
 

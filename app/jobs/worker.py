@@ -9,7 +9,7 @@ import procrastinate
 
 from app import tracing
 from app.db.engine import create_engine, transaction
-from app.domain import work
+from app.domain.background import work
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs.queue import worker_app

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.cli import main
 from app.db.engine import transaction
-from app.domain import audit, keys, namespaces
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
 from app.domain.runtime import Runtime
+from app.domain.security import audit, keys
 from app.settings import Settings
 from tests.http import ROOT_KEY, Api, feature_search, search, stage
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain import filling_up
+from app.domain.models import filling_up
 from app.domain.runtime import Runtime
 from tests.http import Api, document, feature_search, search
 

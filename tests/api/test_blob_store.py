@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import service
 from app.db.engine import create_engine, transaction
 from app.db.statements import statement
-from app.domain import blobs
-from app.domain.blobs import Swept
-from app.domain.objects import object_content
+from app.domain.content import blobs
+from app.domain.content.blobs import Swept
+from app.domain.content.objects import object_content
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs import queue, worker

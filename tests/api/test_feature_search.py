@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.adhoc import lift_queries
+from app.domain.retrieving.adhoc import lift_queries
 from tests.http import Api, document, feature_search, search, stage
 
 DIRECTIONS = {"a": [1, 0], "b": [3, 1], "c": [1, 1], "d": [0, 1]}

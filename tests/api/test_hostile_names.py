@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from app.db.identifiers import RESERVED_COLUMNS, RESERVED_SCHEMAS, sql_name
-from app.domain.namespaces import TEMPLATED
+from app.domain.catalog.namespaces import TEMPLATED
 from tests.http import Api, document, feature_search, search
 
 ANYTHING = """

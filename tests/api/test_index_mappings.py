@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.domain import working
+from app.domain.background import working
 from app.domain.runtime import Runtime
 from tests.http import Api, document, feature_search, search
 from tests.state import state

@@ -13,7 +13,7 @@ import pytest
 
 from app import service
 from app.api.auth import check_scopes, routes
-from app.domain.access import SCOPES
+from app.domain.security.access import SCOPES
 from app.main import create_app
 from app.settings import Settings
 from tests.http import ROOT_KEY, Api, document, feature_search, search

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.domain import migrating, working
+from app.domain.background import working
+from app.domain.models import migrating
 from app.domain.runtime import Runtime
 from tests.http import Api, document, feature_search, search
 from tests.state import state

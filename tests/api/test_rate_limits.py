@@ -12,7 +12,7 @@ from mixpeek import Mixpeek
 
 from app import service
 from app.api.rate_limits import KEYS, RateLimits
-from app.domain.access import Principal
+from app.domain.security.access import Principal
 from app.errors import TooManyRequests
 from app.settings import Settings
 from tests.http import ROOT_KEY, Api

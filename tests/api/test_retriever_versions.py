@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.retriever_versions import changes
+from app.domain.retrieving.retriever_versions import changes
 from tests.http import Api, document, feature_search, search, stage
 
 NEAR = feature_search(search("v", "{{INPUT.v}}"))

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.domain import schema_on_write
+from app.domain.catalog import schema_on_write
 from tests.http import ROOT_KEY, Api, document, feature_search, search
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain import working
+from app.domain.background import working
 from app.domain.runtime import Runtime
 from tests.http import Api, document, feature_search, search
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.domain import gathering
+from app.domain.content import gathering
 from tests.content.managed import (
     Website,
     bucket,

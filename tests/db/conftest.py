@@ -7,11 +7,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import transaction
-from app.domain import (
-    namespaces,
-    retrievers,
-)
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.retrieving import retrievers
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from tests.fakes import FakeService, settings_of

@@ -13,13 +13,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import create_engine, transaction
-from app.domain import backfill, documents, filling_up, namespaces, promotion, tasks, work
-from app.domain.documents import Document
-from app.domain.forecasting import forecast
-from app.domain.namespaces import Backfill, NewVector
-from app.domain.promotion import Promotion
+from app.domain.background import tasks, work
+from app.domain.background.tasks import Task
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import Backfill, NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.models import backfill, filling_up
+from app.domain.models.forecasting import forecast
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Promotion
 from app.domain.runtime import Runtime
-from app.domain.tasks import Task
 from app.errors import Conflict, InferenceUnavailable, PgretrieveError
 from app.inference.registry import Inference
 from app.jobs import worker

@@ -5,11 +5,8 @@ from typing import Any
 import pytest
 
 from app.db.ddl import create_index_concurrently
-from app.domain import (
-    index_builds,
-    index_repair,
-    migrating,
-)
+from app.domain.indexing import index_builds, index_repair
+from app.domain.models import migrating
 from app.jobs.tasks import connecting
 from tests.migrating import Place
 

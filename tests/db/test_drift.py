@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from app.db.engine import create_engine, transaction
-from app.domain import drift, namespaces
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.models import drift
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from tests.fakes import settings_of

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.db.engine import create_engine, transaction
-from app.domain import embedding, namespaces, promotion, services
-from app.domain.embedding import Embedded
-from app.domain.namespaces import NewVector
-from app.domain.promotion import Mapped, Promotion
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.inference import embedding, services
+from app.domain.inference.embedding import Embedded
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Mapped, Promotion
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.inference.base import Task

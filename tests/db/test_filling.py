@@ -17,9 +17,11 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.engine import transaction
-from app.domain import documents, namespaces, pending, tasks, work, working
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
+from app.domain.background import tasks, work, working
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents, pending
+from app.domain.documents.documents import Document
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InferenceUnavailable, InvalidRequest, PgretrieveError, Problem
 from app.inference.registry import Inference

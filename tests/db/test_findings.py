@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.domain.findings import Finding, Statement, findings
+from app.domain.retrieving.findings import Finding, Statement, findings
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, VectorConfig
 from app.retrieval.filters import FilterLimits

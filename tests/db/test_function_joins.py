@@ -15,13 +15,17 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import create_engine, transaction
-from app.domain import documents, functions, lexical, namespaces, promotion, requested, retrievers
-from app.domain.documents import Document
-from app.domain.execution import Execution, run
-from app.domain.functions import Deployed
-from app.domain.namespaces import NewVector, load_catalog
-from app.domain.planning import Wishes
-from app.domain.promotion import Mapped, Promotion
+from app.domain.background import requested
+from app.domain.catalog import lexical, namespaces
+from app.domain.catalog.namespaces import NewVector, load_catalog
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Mapped, Promotion
+from app.domain.retrieving import functions, retrievers
+from app.domain.retrieving.execution import Execution, run
+from app.domain.retrieving.functions import Deployed
+from app.domain.retrieving.planning import Wishes
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.retrieval.function_plan import STRATEGIES

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.domain import namespaces
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
 from app.jobs import queue, worker
 from app.jobs.tasks import connecting
 from tests.indexing import NAME, Place, exact_scores, random_vectors

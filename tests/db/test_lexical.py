@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import create_engine, raw, transaction
 from app.demo.data import load_apps
-from app.domain import documents, lexical, namespaces
-from app.domain.documents import Document
+from app.domain.catalog import lexical, namespaces
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
 from app.jobs.tasks import connecting
 from app.retrieval.catalog import Catalog
 from app.retrieval.lexical import lexical_search

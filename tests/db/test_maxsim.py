@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents.documents import Document
 from app.errors import InvalidRequest, Problems
 from app.retrieval.compiler import compile_plan
 from app.retrieval.pipeline import Segment, parse_pipeline

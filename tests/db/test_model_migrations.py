@@ -6,11 +6,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.domain import (
-    cutting_over,
-    migrating,
-)
-from app.domain.model_migrations import Gate, Judged
+from app.domain.models import cutting_over, migrating
+from app.domain.models.model_migrations import Gate, Judged
 from app.domain.runtime import Runtime
 from app.errors import Conflict, InferenceUnavailable
 from tests.migrating import DIMENSION, TITLES, Place, is_made_of, near

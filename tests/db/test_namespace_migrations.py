@@ -16,8 +16,8 @@ from app import service
 from app.db import namespace_migrations
 from app.db.engine import create_engine, transaction
 from app.db.namespace_migrations import Step, run, steps_in
-from app.domain import namespaces
-from app.domain.namespaces import NewVector
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
 from app.errors import Unavailable
 from app.settings import Settings
 from tests.http import ROOT_KEY, Api, document, feature_search, search

@@ -12,19 +12,13 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import create_engine, transaction
-from app.domain import (
-    adaptive_indexes,
-    clone,
-    index_repair,
-    namespace_changes,
-    namespaces,
-    payload_builds,
-    payload_indexes,
-)
-from app.domain.clone import Clone
-from app.domain.described import describe
-from app.domain.namespace_changes import Changes
-from app.domain.payload_indexes import PayloadIndex
+from app.domain.catalog import namespace_changes, namespaces
+from app.domain.catalog.described import describe
+from app.domain.catalog.namespace_changes import Changes
+from app.domain.indexing import adaptive_indexes, index_repair, payload_builds, payload_indexes
+from app.domain.indexing.payload_indexes import PayloadIndex
+from app.domain.operation import clone
+from app.domain.operation.clone import Clone
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs import tasks, worker

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from app.db.engine import connection, create_engine, raw, transaction
-from app.domain import documents, execution, namespaces, planning, retrievers
-from app.domain.documents import Document
-from app.domain.execution import Execution
-from app.domain.namespaces import NewVector
-from app.domain.payload_indexes import PayloadIndex
-from app.domain.planning import Wishes
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.indexing.payload_indexes import PayloadIndex
+from app.domain.retrieving import execution, planning, retrievers
+from app.domain.retrieving.execution import Execution
+from app.domain.retrieving.planning import Wishes
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.retrieval import strategy

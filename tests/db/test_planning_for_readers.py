@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from app.domain import access
-from app.domain.access import Principal
+from app.domain.security import access
+from app.domain.security.access import Principal
 from app.retrieval import strategy
 from tests.db.test_planning import COUNT, NAME, K, Place, first, place, vectors
 

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.engine import create_engine, transaction
-from app.domain import documents, namespaces, proof_rows
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
-from app.domain.proof import Proof, prove
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.promoting import proof_rows
+from app.domain.promoting.proof import Proof, prove
 from app.domain.runtime import Runtime
 from app.errors import InferenceUnavailable
 from app.inference.base import Service
@@ -194,5 +196,5 @@ async def test_a_database_that_fails_while_drawing_is_unknown(make: Make, monkey
         await conn.exec_driver_sql("SELECT pg_sleep(5)")
         raise SQLAlchemyError("not reached")
 
-    monkeypatch.setattr("app.domain.proof.draw", slow)
+    monkeypatch.setattr("app.domain.promoting.proof.draw", slow)
     await fails(await prove(runtime, catalog, "v", "fake"), "could not be read")

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from app.db.engine import create_engine, transaction
-from app.domain import requested
+from app.domain.background import requested
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.jobs import worker

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.domain.documents import Document
+from app.domain.documents.documents import Document
 from app.errors import InvalidRequest
 from app.settings import Settings
 from tests.stages import Stages, stages_on

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents.documents import Document
 from app.errors import InvalidRequest
 from app.settings import Settings
 from tests.stages import Found, Given, Stages, stages_on

@@ -14,11 +14,15 @@ import psycopg
 import pytest
 
 from app.db.engine import create_engine, transaction
-from app.domain import backfill, documents, namespaces, promotion, services
-from app.domain.documents import Document
-from app.domain.forecasting import forecast
-from app.domain.namespaces import Backfill, NewVector
-from app.domain.promotion import Promotion
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import Backfill, NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.inference import services
+from app.domain.models import backfill
+from app.domain.models.forecasting import forecast
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Promotion
 from app.domain.runtime import Runtime
 from app.inference.definition import Definition
 from app.inference.registry import Inference

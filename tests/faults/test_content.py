@@ -25,7 +25,7 @@ from psycopg import sql
 from app import service
 from app.db.embedded import EmbeddedServer
 from app.db.engine import create_engine, transaction
-from app.domain import work
+from app.domain.background import work
 from app.settings import Settings
 from tests.fakes import settings_of
 from tests.faults.sabotage import shut_down

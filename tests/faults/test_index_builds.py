@@ -13,8 +13,9 @@ import pytest
 from psycopg import sql
 
 from app.db.engine import transaction
-from app.domain import index_changes, index_repair, tasks
-from app.domain.namespaces import NewVector
+from app.domain.background import tasks
+from app.domain.catalog.namespaces import NewVector
+from app.domain.indexing import index_changes, index_repair
 from app.jobs import queue
 from tests.indexing import NAME, Place, Vectors, exact_scores
 from tests.indexing import place as place

@@ -14,7 +14,7 @@ from app import service
 from app.db.embedded import EmbeddedServer
 from app.db.engine import transaction
 from app.db.migrate import upgrade
-from app.domain.namespaces import lock_catalog
+from app.domain.catalog.namespaces import lock_catalog
 from app.retrieval.catalog import Catalog
 from app.settings import Settings
 from tests import servers

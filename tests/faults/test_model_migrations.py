@@ -16,10 +16,13 @@ import pytest
 
 from app import service
 from app.db.engine import create_engine, transaction
-from app.domain import documents, migrating, model_migrations, namespaces, working
-from app.domain.documents import Document
-from app.domain.model_migrations import Wanted
-from app.domain.namespaces import NewVector
+from app.domain.background import working
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.models import migrating, model_migrations
+from app.domain.models.model_migrations import Wanted
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.settings import Settings

@@ -7,8 +7,8 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import create_engine, transaction
-from app.domain.namespaces import NewVector, create_standalone, lock_catalog
-from app.domain.promotion import Promotion, promote
+from app.domain.catalog.namespaces import NewVector, create_standalone, lock_catalog
+from app.domain.promoting.promotion import Promotion, promote
 from app.errors import Conflict
 from app.retrieval.catalog import Catalog
 from app.settings import Settings

@@ -20,9 +20,12 @@ import pytest
 from psycopg import sql
 
 from app.db.engine import create_engine, transaction
-from app.domain import documents, namespaces, services, work
-from app.domain.documents import Document
-from app.domain.namespaces import NewVector
+from app.domain.background import work
+from app.domain.catalog import namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.inference import services
 from app.domain.runtime import Runtime
 from app.inference.definition import Definition
 from app.inference.registry import Inference

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from app.db.engine import transaction
-from app.domain import access, planning, retrievers
-from app.domain.access import Principal
-from app.domain.execution import Execution, Outcome, run
+from app.domain.retrieving import planning, retrievers
+from app.domain.retrieving.execution import Execution, Outcome, run
 from app.domain.runtime import Runtime
+from app.domain.security import access
+from app.domain.security.access import Principal
 from app.errors import InvalidRequest
 from app.retrieval.strategy import Choice, Way
 from app.telemetry import Timings

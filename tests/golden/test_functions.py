@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from app.db.engine import transaction
-from app.domain import functions, requested, retrievers
-from app.domain.execution import Execution, run
-from app.domain.functions import Deployed, Function
-from app.domain.namespaces import load_catalog
+from app.domain.background import requested
+from app.domain.catalog.namespaces import load_catalog
+from app.domain.retrieving import functions, retrievers
+from app.domain.retrieving.execution import Execution, run
+from app.domain.retrieving.functions import Deployed, Function
 from app.domain.runtime import Runtime
 from app.retrieval.function_plan import STRATEGIES
 from app.telemetry import Timings

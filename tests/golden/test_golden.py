@@ -15,11 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.engine import create_engine, transaction
-from app.domain import documents, lexical, namespaces, promotion, retrievers
-from app.domain.documents import Document
-from app.domain.execution import Execution, run
-from app.domain.namespaces import NewVector
-from app.domain.promotion import Mapped, Promotion
+from app.domain.catalog import lexical, namespaces
+from app.domain.catalog.namespaces import NewVector
+from app.domain.documents import documents
+from app.domain.documents.documents import Document
+from app.domain.promoting import promotion
+from app.domain.promoting.promotion import Mapped, Promotion
+from app.domain.retrieving import retrievers
+from app.domain.retrieving.execution import Execution, run
 from app.domain.runtime import Runtime
 from app.inference.registry import Inference
 from app.retrieval.stages import REGISTRY

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import moving
 from app.db.engine import connection, transaction
-from app.domain import exporting
+from app.domain.documents import exporting
 from app.moving import jsonl
 from app.settings import Settings
 from tests.http import Api, document

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import access, keys
-from app.domain.access import EVERYTHING, SCOPES, Principal
-from app.domain.keys import Wanted
+from app.domain.security import access, keys
+from app.domain.security.access import EVERYTHING, SCOPES, Principal
+from app.domain.security.keys import Wanted
 from app.errors import Forbidden, InvalidRequest
 
 scopes = st.frozensets(st.sampled_from([*SCOPES, EVERYTHING]), min_size=1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.agreement import Agreement, compare
-from app.domain.proof_rows import prose_fields
+from app.domain.promoting.agreement import Agreement, compare
+from app.domain.promoting.proof_rows import prose_fields
 from app.inference.base import Vectors
 
 ROWS, DIMENSION = 64, 96

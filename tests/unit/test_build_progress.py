@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.build_progress import percentage_of
+from app.domain.indexing.build_progress import percentage_of
 
 
 @pytest.mark.parametrize(

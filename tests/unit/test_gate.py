@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.comparing import ndcg, overlap
-from app.domain.model_migrations import Gate, checks
+from app.domain.models.comparing import ndcg, overlap
+from app.domain.models.model_migrations import Gate, checks
 
 GOOD = {"coverage": 0.995, "queries": 20, "judged": 5, "overlap": 0.6, "ndcg_after": 0.8}
 

@@ -55,7 +55,7 @@ def test_whoever_changes_a_namespace_makes_its_functions_anew() -> None:
     changing = {name for name, text in named.items() if re.search(r"pgretrieve.namespaces\b.*\n?.*version \+ 1", text)}
     assert len(changing) > 10
     forgotten = []
-    domain = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "app" / "domain").glob("*.py")}
+    domain = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "app" / "domain").rglob("*.py")}
     for module, text in domain.items():
         uses = {name for name in changing - TOLD_ALONE if f'statement("{name}")' in text}
         by = FOLLOWED_BY.get(module, [module])

@@ -18,7 +18,7 @@ OURS = {"pgretrieve", "pgretrieve_queue", "pg_catalog", "information_schema"}
 TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|USING)\s+(?:ONLY\s+)?\"?(\w+)\"?\.\"?\w+", re.IGNORECASE)
 FORMAT = re.compile(r"\bformat\(\s*(?:\$(\w*)\$(.*?)\$\1\$|'((?:[^']|'')*)')", re.DOTALL)
 # The only ones that read one namespace and write or compare another; what each needs is in docs/citus.md.
-CROSSING = {"app/domain/clone.py:_copy_statement"}
+CROSSING = {"app/domain/operation/clone.py:_copy_statement"}
 
 
 def statements() -> list[tuple[str, str]]:
