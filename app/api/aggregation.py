@@ -144,7 +144,7 @@ async def distinct(
     problems = Problems()
     most = _limit(data.limit, runtime, problems)
     check_field(data.field, ("body", "field"), problems)
-    filters = parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters)
+    filters = parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters, templated=False)
     problems.refuse()
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace_of(request))
@@ -185,7 +185,7 @@ def _wanted(data: AggregateInput, collection: str, limit: int, runtime: Runtime,
         metrics=metrics,
         groups=groups,
         collections=[collection],
-        filters=parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters),
+        filters=parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters, templated=False),
         having=[Having(one.field, one.operator, bytes(one.value).decode()) for one in data.having or ()],
         unwind=data.unwind,
         sort_by=data.sort_by,

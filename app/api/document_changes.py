@@ -153,7 +153,7 @@ async def bulk_update(
 ) -> BulkUpdated:
     """Set the same fields, but for vectors, of all documents that match; it is done when this answers."""
     problems = Problems()
-    filters = parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters)
+    filters = parse_filter(data.filters, ("body", "filters"), problems, runtime.limits.filters, templated=False)
     updated, failed = await _bulk(runtime, namespace_of(request), collection, data, filters, problems)
     return BulkUpdated(updated_count=updated, failed_count=failed, message=_told(failed))
 
@@ -217,7 +217,7 @@ def _deleted(document_id: str, gone: bool) -> Result:
 def _some(raw: Any, problems: Problems, runtime: Runtime) -> Filter | None:
     """The filter, which must ask for something: an empty one would mean everything."""
     before = len(problems.found)
-    found = parse_filter(raw, ("body", "filters"), problems, runtime.limits.filters)
+    found = parse_filter(raw, ("body", "filters"), problems, runtime.limits.filters, templated=False)
     if found is None and len(problems.found) == before:
         message = "These filters match everything; say which documents are meant."
         problems.add(("body", "filters"), "empty_filter", message)

@@ -160,7 +160,7 @@ async def _list(
 ) -> DocumentList:
     problems = Problems()
     window = Window(asked, query, runtime.settings.max_page_size, problems)
-    filters = parse_filter(window.filters, window.of_filters, problems, runtime.limits.filters)
+    filters = parse_filter(window.filters, window.of_filters, problems, runtime.limits.filters, templated=False)
     async with transaction(runtime.engine, runtime.settings) as conn:
         catalog = await load_catalog(conn, namespace)
         vectors = asked.return_vectors or query.return_vectors

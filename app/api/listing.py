@@ -57,7 +57,7 @@ def _wanted(runtime: Runtime, listed: Listed, asked: ListInput, binds: Mapping[s
 def plain_filters(raw: Any, problems: Problems, limits: FilterLimits) -> Filter | None:
     """The filters of a list, in either language; there are no inputs that a template could stand for."""
     here, before = ("body", "filters"), len(problems.found)
-    found = parse_filter(raw, here, problems, limits)
+    found = parse_filter(raw, here, problems, limits, templated=False)
     if len(problems.found) == before and is_templated(lift(raw, here, problems)):
         problems.add(here, "bad_filter", "The filters of a list take no templates.")
     return found

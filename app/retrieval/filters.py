@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import Problems
 from app.retrieval import qdrant
 from app.retrieval.operators import FLAGS, NOT_STORABLE, OPERATORS, check_value
-from app.retrieval.templates import is_templated, lift, needed_names, unlift
+from app.retrieval.templates import is_templated, lift, literal, needed_names, unlift
 
 Location = tuple[str | int, ...]
 
@@ -95,14 +95,17 @@ def none_of(items: Sequence[Filter]) -> Filter | None:
     return Not(found) if found else None
 
 
-def parse_filter(raw: Any, location: Location, problems: Problems, limits: FilterLimits) -> Filter | None:
-    """The filter that was written in either language; None where it is empty, and so matches everything.
+def parse_filter(
+    raw: Any, location: Location, problems: Problems, limits: FilterLimits, *, templated: bool = True
+) -> Filter | None:
+    """The filter that was written in either language; None where it is empty, and so matches everything. Values may be
+    templates where there are inputs to fill them in; where there are none (not `templated`), braces are only braces.
 
     Where it adds to `problems`, what it returns is of no use.
     """
     if raw is None:
         return None
-    parser = _Parser(problems, limits)
+    parser = _Parser(problems, limits, templated)
     found = parser.filter(raw, location, depth=0)
     if parser.conditions > limits.conditions:
         message = f"A filter may have {limits.conditions} conditions; this one has {parser.conditions}."
@@ -222,6 +225,7 @@ class _Parser:
 
     problems: Problems
     limits: FilterLimits
+    templated: bool = True
     conditions: int = 0
     nested: bool = False
 
@@ -314,7 +318,7 @@ class _Parser:
         if not operator.startswith("key."):
             self.field(field, field_at)
         before = len(self.problems.found)
-        value = lift(raw, at, self.problems)
+        value = lift(raw, at, self.problems) if self.templated else literal(raw, at, self.problems)
         if len(self.problems.found) == before and not is_templated(value):
             try:
                 check_value(operator, value)

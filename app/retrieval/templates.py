@@ -133,6 +133,17 @@ def pieces(template: Template) -> tuple[tuple[Literal["text", "input"], str], ..
     return tuple(found)
 
 
+def literal(raw: Any, location: tuple[str | int, ...], problems: Problems, depth: int = 0) -> Any:
+    """A JSON structure in which nothing is a template, as it stands, if it is not nested too deep."""
+    if isinstance(raw, dict | list):
+        if depth == MAX_NESTING:
+            problems.add(location, "too_deep", f"This may be nested {MAX_NESTING} deep, not deeper.")
+            return None
+        for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
+            literal(value, (*location, key), problems, depth + 1)
+    return raw
+
+
 def fill(value: Any, inputs: Mapping[str, Any], names: Mapping[str, Any] | None = None) -> Any:
     """A lifted structure with its templates filled in; one expression alone keeps its value's type.
 

@@ -277,3 +277,19 @@ def walking(api: Api) -> httpx.Client:
     api.standalone(("v", 1))
     api.http.headers.update({"Authorization": f"Bearer {ROOT_KEY}", "X-Namespace": api.namespace})
     return api.http
+
+
+@pytest.mark.parametrize("text", ["{{INPUT.x}}", "{{ 7 * 7 }}", "{% for x in y %}", "{{"])
+def test_in_filters_of_requests_without_inputs_braces_are_braces(api: Api, text: str) -> None:
+    api.standalone(("v", 2))
+    api.upsert([document("a", {}, title=text), document("b", {}, title="49")])
+    at, equal = "/collections/_direct_upsert/documents", {"field": "title", "operator": "eq", "value": text}
+    for filters in (equal, {"title": text}, {"must": [{"key": "title", "match": {"value": text}}]}):
+        assert ids(api("POST", LIST, {"filters": filters})) == ["a"]
+        count = [{"function": "count", "alias": "n"}]
+        body = {"filters": filters, "group_by": [{"field": "title"}], "aggregations": count}
+        assert len(api("POST", f"{at}/aggregate", body)["results"]) == 1
+        assert len(api("POST", f"{at}/distinct", {"filters": filters, "field": "title"})["values"]) == 1
+    assert api("PATCH", f"{at}/bulk", {"filters": equal, "update_data": {"n": 1}})["updated_count"] == 1
+    api("DELETE", f"{at}/batch", {"filters": equal})
+    assert ids(api("POST", LIST, {})) == ["b"]

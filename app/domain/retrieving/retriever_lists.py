@@ -54,7 +54,7 @@ class Wanted:
 def parse_filters(raw: Any, problems: Problems, limits: FilterLimits) -> Filter | None:
     """Filters in our languages, or with operators like `{"collection_ids": {"$in": […]}}`."""
     here, before = ("body", "filters"), len(problems.found)
-    found = parse_filter(_from_mongo(raw, limits.depth), here, problems, limits)
+    found = parse_filter(_from_mongo(raw, limits.depth), here, problems, limits, templated=False)
     if len(problems.found) == before and is_templated(lift(raw, here, problems)):
         problems.add(here, "bad_filter", "The filters of a list take no templates.")
     return found
