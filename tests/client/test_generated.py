@@ -326,11 +326,11 @@ def test_what_is_not_offered_is_refused_by_name(shop: Sdk, body: dict[str, Any],
 def test_what_is_not_offered_is_refused_within_documents_too(shop: Sdk) -> None:
     documents = [
         {"document_id": "a", "vectors": {}},
-        {"document_id": "b", "vectors": {}, "acl": {"public": True}, "content_hash": "x"},
+        {"document_id": "b", "vectors": {}, "lineage_path": "a/b", "content_hash": "x"},
     ]
     with pytest.raises(UnprocessableEntityException) as refused:
         shop.upsert({"documents": documents})
-    assert_not_offered(refused.value, "body.documents.1", ["acl", "content_hash"])
+    assert_not_offered(refused.value, "body.documents.1", ["lineage_path", "content_hash"])
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_indexes_are_built_after_a_load_and_searched(api: Api, conninfo: str, tm
 
 KILLED = """
 import sys, os, signal
-from app.domain import importing
+from app.domain.documents import importing
 store, count = importing._store, 0
 async def one(*arguments):
     global count

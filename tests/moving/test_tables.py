@@ -226,7 +226,7 @@ def test_the_documented_command_runs(api: Api, conninfo: str, source: str) -> No
 
 KILLED = """
 import sys, os, signal
-from app.domain import importing
+from app.domain.documents import importing
 from app.moving.sources import postgresql
 store, count = importing._store, 0
 async def one(*arguments):
