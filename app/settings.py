@@ -187,10 +187,10 @@ class Settings(Operation):
     hnsw_m: int = Field(16, ge=2, le=100, description="HNSW: links of an element in each layer.")
     hnsw_ef_construction: int = Field(64, ge=4, le=1000, description="HNSW: candidate list while building.")
     hnsw_ef_search: int = Field(
-        80,
+        64,
         ge=1,
         le=1000,
-        description="HNSW: candidates of a search for up to 20 rows of up to 100,000 documents at a recall of 0.97; "
+        description="HNSW: candidates of a search for up to 16 rows of up to 100,000 documents at a recall of 0.97; "
         "more are taken for more rows, documents and recall, and with filters.",
     )
     estimate_seconds: float = Field(

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.engine import connection, raw
@@ -19,6 +21,7 @@ from app.telemetry import Timings, origin
 
 INPUTS = ("body", "inputs")
 EXPLAIN = b"EXPLAIN (FORMAT JSON) "
+TIME_LIMIT = "statement_timeout"
 # What was there when the plan was compiled.
 GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
 
@@ -171,10 +174,24 @@ def _by_stage(plan: Plan, told: str | None) -> dict[str, dict[str, Any]]:
     return found
 
 
-def set_local(settings: Mapping[str, str]) -> tuple[Any, list[str]]:
+def set_local(settings: Mapping[str, str]) -> tuple[bytes, list[str]]:
     """One statement that sets everything for this transaction alone, so that poolers may share the connection; and
-    says whose it is."""
+    says whose it is.
+
+    Time limits and origins differ from request to request, and are binds; the rest stands in the text, of which there
+    are few: as binds they would take 0.1 ms of the client.
+    """
+    fixed = tuple((name, value) for name, value in settings.items() if name != TIME_LIMIT)
+    varying = [(name, value) for name, value in settings.items() if name == TIME_LIMIT]
     if told := origin.get():
-        settings = {**settings, "application_name": told}
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-    return f"SELECT {calls}", [part for item in settings.items() for part in item]
+        varying.append(("application_name", told))
+    return _setting(fixed, len(varying)), [part for item in varying for part in item]
+
+
+@lru_cache(256)
+def _setting(fixed: tuple[tuple[str, str], ...], varying: int) -> bytes:
+    calls: list[sql.Composable] = [
+        sql.SQL("set_config({}, {}, true)").format(*map(sql.Literal, item)) for item in fixed
+    ]
+    calls += [sql.SQL("set_config(%s, %s, true)")] * varying
+    return sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)).as_bytes()

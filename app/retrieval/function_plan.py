@@ -143,7 +143,8 @@ def _ways(shapes: Sequence[SearchShape], wanted: str) -> dict[str, Way]:
 
 
 def _ef_search(shape: SearchShape, least: int) -> int:
-    return choose(Size(LIST_FOR, LIST_FOR, shape.kept is not None, False), shape.rows, ef_search=least).ef_search
+    filtered = shape.kept is not None
+    return choose(Size(LIST_FOR, LIST_FOR // (1 + filtered), filtered, False), shape.rows, ef_search=least).ef_search
 
 
 def _relations(source: Source, shapes: Sequence[SearchShape]) -> tuple[str, ...]:
