@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
-from app.retrieval.filters import Filter, FilterLimits, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Filter, FilterLimits
 from app.retrieval.plan import Binds, render
 from app.retrieval.predicates import predicate
 from app.retrieval.templates import fill

@@ -24,7 +24,7 @@ from app.domain.documents.aggregation import (
 )
 from app.domain.runtime import Runtime
 from app.errors import Problems
-from app.retrieval.filters import parse_filter
+from app.retrieval.filter_parser import parse_filter
 from app.retrieval.operators import check_value
 
 MOST_PARTS = 32

@@ -15,7 +15,8 @@ from app.domain.documents import document_changes
 from app.domain.documents.document_changes import Change
 from app.domain.runtime import Runtime
 from app.errors import Problems
-from app.retrieval.filters import Filter, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Filter
 
 log = logging.getLogger(__name__)
 MOST = 1_000

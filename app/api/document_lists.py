@@ -25,7 +25,7 @@ from app.domain.documents import document_lists
 from app.domain.documents.document_lists import GROUP_SIZE, Wanted
 from app.domain.runtime import Runtime
 from app.errors import PgretrieveError, Problems
-from app.retrieval.filters import parse_filter
+from app.retrieval.filter_parser import parse_filter
 
 NO_QUERY = ListInput()
 

@@ -12,7 +12,8 @@ from app.domain.catalog import listing
 from app.domain.catalog.listing import Listed, Wanted
 from app.domain.runtime import Runtime
 from app.errors import Problems
-from app.retrieval.filters import Filter, FilterLimits, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Filter, FilterLimits
 from app.retrieval.templates import is_templated, lift
 
 T = TypeVar("T")

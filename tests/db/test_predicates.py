@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
-from app.retrieval.filters import And, AtLeast, Condition, Filter, FilterLimits, Given, Nested, Not, Or, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import And, AtLeast, Condition, Filter, FilterLimits, Given, Nested, Not, Or
 from app.retrieval.plan import Binds, render
 from app.retrieval.predicates import predicate
 from app.retrieval.templates import fill

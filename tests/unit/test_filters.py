@@ -7,19 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Problems
-from app.retrieval.filters import (
-    And,
-    AtLeast,
-    Condition,
-    Filter,
-    FilterLimits,
-    Nested,
-    Not,
-    Or,
-    drop_missing,
-    parse_filter,
-    to_json,
-)
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import And, AtLeast, Condition, Filter, FilterLimits, Nested, Not, Or, drop_missing, to_json
 from app.retrieval.templates import Template
 
 LIMITS = FilterLimits(depth=6, conditions=50)

@@ -17,7 +17,8 @@ from app.domain.runtime import Bounded, Prepared, Runtime
 from app.domain.security import access
 from app.errors import Conflict, InvalidRequest, Problems
 from app.retrieval.executor import Stale
-from app.retrieval.filters import Filter, all_of, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Filter, all_of
 from app.retrieval.inputs import check_inputs
 from app.telemetry import Timings
 

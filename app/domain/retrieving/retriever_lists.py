@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.retrieving.retrievers import Retriever, from_row
 from app.errors import Problems
-from app.retrieval.filters import Filter, FilterLimits, parse_filter
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Filter, FilterLimits
 from app.retrieval.plan import Binds
 from app.retrieval.predicates import predicate
 from app.retrieval.templates import is_templated, lift

@@ -13,16 +13,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.errors import Problems
 from app.retrieval.catalog import Catalog, Fields
-from app.retrieval.filters import (
-    Condition,
-    Filter,
-    FilterLimits,
-    all_of,
-    drop_missing,
-    guarded,
-    parse_filter,
-    with_conditions,
-)
+from app.retrieval.filter_parser import parse_filter
+from app.retrieval.filters import Condition, Filter, FilterLimits, all_of, drop_missing, guarded, with_conditions
 from app.retrieval.host import Host, Row
 from app.retrieval.indexed import indexed
 from app.retrieval.objects import DEEPEST, merged, tree_of
